@@ -1,0 +1,53 @@
+"""What an operator may change, by environment. Names that no room prefixes are the same for every process."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ProcessSettings(BaseSettings):
+    """What the runtime, compose or the chart tells every room's process."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    app_id: str = Field(validation_alias=AliasChoices("APP_ID", "SERVICE_NAME"))
+    """Dapr app-id of this process."""
+    app_port: int = Field(validation_alias=AliasChoices("APP_PORT", "GRPC_PORT"))
+    """Port that its sidecar, or a user, reaches it at."""
+    app_host: str = Field("127.0.0.1", validation_alias="APP_HOST")
+    metrics_port: int = Field(0, validation_alias="METRICS_PORT")
+    """Port of /metrics for a gRPC room; an HTTP room serves it on its app port."""
+    dapr_host: str = Field("127.0.0.1", validation_alias="DAPR_HOST")
+    dapr_grpc_port: int = Field(50001, validation_alias="DAPR_GRPC_PORT")
+    dapr_http_port: int = Field(3500, validation_alias="DAPR_HTTP_PORT")
+    dapr_api_token: str = Field("", validation_alias="DAPR_API_TOKEN", repr=False)
+    app_api_token: str = Field("", validation_alias="APP_API_TOKEN", repr=False)
+    """What the sidecar shows on callbacks. Empty means that no callback is accepted."""
+    registry_url: str = Field("http://127.0.0.1:18081/apis/ccompat/v7", validation_alias="REGISTRY_URL")
+    kafka_brokers: str = Field("127.0.0.1:19092", validation_alias="KAFKA_BROKERS")
+    """For lag only; events go through Dapr."""
+    spool_dir: Path = Field(Path(".isa/spool"), validation_alias="ISA_SPOOL_DIR")
+    """Folder of the audit spool; keep it on a disk that survives the process."""
+    log_level: str = Field("INFO", validation_alias="LOG_LEVEL")
+    otlp_endpoint: str = Field("", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """Where traces go; empty: they are made and carried, and not exported."""
+    trace_sampling: float = Field(1.0, ge=0, le=1, validation_alias="OTEL_TRACES_SAMPLER_ARG")
+    """Share of traces that are kept; production: 0.1."""
+    drain: timedelta = Field(timedelta(seconds=30), validation_alias="ISA_DRAIN_SECONDS")
+    """How long work in flight may finish after SIGTERM."""
+    call_timeout: float = Field(30.0, gt=0, validation_alias="ISA_CALL_TIMEOUT")
+    """Seconds that a call may take when its caller named no deadline."""
+    max_body: int = Field(1 << 20, validation_alias="ISA_MAX_BODY")
+    """Largest HTTP body in bytes, where a route does not say otherwise."""
+    issuer: str = Field("isa-users", validation_alias="ISA_TOKEN_ISSUER")
+    audience: str = Field("isa", validation_alias="ISA_TOKEN_AUDIENCE")
+
+
+class RoomSettings(BaseSettings):
+    """Base of a room's own settings; the prefix of their environment names is the room's name."""
+
+    model_config = SettingsConfigDict(extra="ignore")
