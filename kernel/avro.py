@@ -1,0 +1,149 @@
+"""Confluent-framed Avro: a zero byte, the schema's id as four bytes, then the record.
+
+We write with the schema this code was built with, whatever is newest in the registry, and read with reader-schema
+resolution. Schemas are registered by `isa topics apply`, never by a running service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+import fastavro
+import httpx
+
+from isa.events import Event
+from isa_common import FailedPrecondition, Unavailable
+from kernel.errors import Poison
+
+MAGIC = 0
+HEADER = struct.Struct(">bI")
+MAX_RECORD = 1 << 20
+"""Largest record in bytes that is decoded; what is bigger is quarantined."""
+
+
+def subject(topic: str) -> str:
+    """Return the registry's subject of a topic's values."""
+    return f"{topic}-value"
+
+
+@cache
+def parsed(schema: str) -> Any:  # fastavro has no type for a parsed schema
+    """Return a schema as fastavro wants it."""
+    return fastavro.parse_schema(json.loads(schema))
+
+
+class Registry:
+    """The schema registry, asked once for each schema. What is known keeps working while it is away."""
+
+    def __init__(self, url: str, *, client: httpx.AsyncClient | None = None) -> None:
+        self._client = client or httpx.AsyncClient(base_url=url, timeout=5.0)
+        self._ids: dict[tuple[str, str], int] = {}
+        self._schemas: dict[int, str] = {}
+        self._asking: dict[object, asyncio.Lock] = {}
+
+    async def id_of(self, topic: str, schema: str) -> int:
+        """Return the id under which a schema is registered for a topic."""
+        key = (topic, schema)
+        if key not in self._ids:
+            async with self._asking.setdefault(key, asyncio.Lock()):
+                if key not in self._ids:
+                    answer = await self._ask("POST", f"/subjects/{subject(topic)}", json={"schema": schema})
+                    if answer is None:
+                        raise FailedPrecondition(f"The schema of {topic} is not registered: run `isa topics apply`.", topic=topic)
+                    self._ids[key] = int(answer["id"])
+        return self._ids[key]
+
+    async def schema_of(self, schema_id: int) -> str:
+        """Return the schema of an id; Poison when the registry says there is none."""
+        if schema_id not in self._schemas:
+            async with self._asking.setdefault(schema_id, asyncio.Lock()):
+                if schema_id not in self._schemas:
+                    answer = await self._ask("GET", f"/schemas/ids/{schema_id}")
+                    if answer is None:
+                        raise Poison(f"The registry has no schema {schema_id}.", schema_id=schema_id)
+                    self._schemas[schema_id] = answer["schema"]
+        return self._schemas[schema_id]
+
+    async def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any] | None:
+        try:
+            response = await self._client.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise Unavailable("The schema registry is not reached.") from error
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if response.is_error:
+            raise Unavailable(f"The schema registry answered {response.status_code}.")
+        found: dict[str, Any] = response.json()
+        return found
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
+
+@cache
+def _nested(cls: type[Event]) -> dict[str, type]:
+    """Return the record classes of a class's array fields, by field."""
+    found: dict[str, type] = {}
+    for name, hint in get_type_hints(cls).items():
+        if get_origin(hint) is list and hasattr(get_args(hint)[0], "__dataclass_fields__"):
+            found[name] = get_args(hint)[0]
+    return found
+
+
+def record_of(event: Event) -> dict[str, object]:
+    """Return an event as the record that its schema describes."""
+    record = {item.name: getattr(event, item.name) for item in fields(event)}
+    for name in _nested(type(event)):
+        record[name] = [asdict(item) for item in record[name]]
+    return record
+
+
+class Codec:
+    """Events to bytes and back."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def encode(self, event: Event) -> bytes:
+        """Return an event framed and in Avro; FailedPrecondition when its schema is not registered."""
+        schema_id = await self._registry.id_of(event.TOPIC, event.SCHEMA)
+        buffer = io.BytesIO()
+        buffer.write(HEADER.pack(MAGIC, schema_id))
+        fastavro.schemaless_writer(buffer, parsed(event.SCHEMA), record_of(event))
+        return buffer.getvalue()
+
+    async def decode(self, data: bytes, cls: type[Event]) -> Event:
+        """Return the event that bytes hold; Poison when they hold none."""
+        if len(data) > MAX_RECORD:
+            raise Poison(f"The record has {len(data)} bytes; {MAX_RECORD} are decoded at most.")
+        if len(data) <= HEADER.size or data[0] != MAGIC:
+            raise Poison("The record is not framed as Avro: it does not begin with the magic byte and a schema id.")
+        schema_id = HEADER.unpack_from(data)[1]
+        writer = parsed(await self._registry.schema_of(schema_id))
+        if writer["name"] != parsed(cls.SCHEMA)["name"]:
+            raise Poison(f"The record is a {writer['name']}, not a {cls.__name__}.", schema_id=schema_id)
+        return _read(data, writer, cls, schema_id)
+
+
+def _read(data: bytes, writer: Any, cls: type[Event], schema_id: int) -> Event:
+    buffer = io.BytesIO(data)
+    buffer.seek(HEADER.size)
+    try:
+        record = fastavro.schemaless_reader(buffer, writer, parsed(cls.SCHEMA))
+        for name, item in _nested(cls).items():
+            build: Callable[..., object] = item
+            record[name] = [build(**entry) for entry in record[name]]  # type: ignore[index,call-overload,union-attr]
+        event = cls(**record)  # type: ignore[arg-type]  # the reader schema is the class's own
+    except Exception as error:  # fastavro raises whatever the bytes lead it to
+        raise Poison(f"The record cannot be decoded with schema {schema_id}: {error}.", schema_id=schema_id) from error
+    if buffer.tell() != len(data):
+        raise Poison(f"The record has {len(data) - buffer.tell()} bytes too many.", schema_id=schema_id)
+    return event

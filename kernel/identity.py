@@ -1,0 +1,208 @@
+"""Tokens become callers here: signature, lifetime, revocation, and whom a workload acts for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import jwt
+
+from isa_common import PermissionDenied, Unauthenticated, Unavailable
+from kernel.caller import Caller, org_id, user_id
+
+ALGORITHMS = ["EdDSA", "RS256"]
+WORKLOAD_KEY = "workload"
+LEEWAY = 30
+"""Seconds that two clocks may differ."""
+CACHED_TOKENS = 10_000
+KEYS_AT_MOST_EVERY = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `control.changed` last said of a subject."""
+
+    state: str
+    not_before: datetime | None
+
+
+class Revocations:
+    """Which organisations, users, sessions and credentials are no longer good. Every replica reads the whole topic."""
+
+    def __init__(self) -> None:
+        self._verdicts: dict[str, tuple[int, Verdict]] = {}
+
+    def note(self, subject: str, version: int, state: str, not_before: datetime | None) -> None:
+        """Take what is newer than what is known."""
+        known = self._verdicts.get(subject)
+        if known is None or known[0] <= version:
+            self._verdicts[subject] = (version, Verdict(state, not_before))
+
+    def check(self, subject: str, issued: float) -> None:
+        """Refuse a token of a subject that is not active, or that was issued before it changed."""
+        known = self._verdicts.get(subject)
+        if known is None:
+            return
+        verdict = known[1]
+        if verdict.state == "suspended":
+            raise PermissionDenied("This account is suspended. Its organisation's owner can lift that.")
+        if verdict.state in ("revoked", "deleted"):
+            raise Unauthenticated("This token was revoked. Log in again.")
+        if verdict.not_before and issued < verdict.not_before.timestamp():
+            raise Unauthenticated("This token is older than a change of its rights. Refresh it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A token whose signature was checked once."""
+
+    caller: Caller
+    issued: float
+    expires: float
+    subjects: tuple[str, ...]
+
+
+class Identity:
+    """Turns the metadata of a call into its caller.
+
+    `people_keys` fetches the public keys of people's tokens (a JWKS); `workload_key` is the public key of our own
+    programs' tokens, a PEM from the secret store.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        workload_key: str,
+        people_keys: Callable[[], Awaitable[dict[str, object]]],
+        revocations: Revocations,
+    ) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._workload_key = workload_key
+        self._fetch = people_keys
+        self._revocations = revocations
+        self._keys: dict[str, object] = {}
+        self._fetched = float("-inf")
+        self._fetching = asyncio.Lock()
+        self._verified: OrderedDict[bytes, Verified] = OrderedDict()
+
+    async def caller(self, metadata: Mapping[str, str]) -> Caller:
+        """Return who calls; Unauthenticated or PermissionDenied when that is not certain."""
+        scheme, _, token = metadata.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("A bearer token is needed: send `authorization: Bearer <token>`.")
+        known = await self.verify(token)
+        now = time.time()
+        if known.expires + LEEWAY < now:
+            raise Unauthenticated("This token has expired. Refresh it, or log in again.")
+        for subject in known.subjects:
+            self._revocations.check(subject, known.issued)
+        caller = known.caller
+        org, user = metadata.get("isa-org", ""), metadata.get("isa-user", "")
+        if not org and not user:
+            return caller
+        if caller.workload:
+            acting = replace(caller, org=org_id(org) if org else "", user=user_id(user) if user else "")
+            if acting.org:
+                self._revocations.check(acting.org, now)
+            return acting
+        if (org and org != caller.org) or (user and user != caller.user):
+            raise PermissionDenied("Only our own workloads act for others: leave out isa-org and isa-user.")
+        return caller
+
+    async def verify(self, token: str) -> Verified:
+        """Return what a token says; its signature is checked once, by the hash of the exact token."""
+        digest = hashlib.sha256(token.encode()).digest()
+        if known := self._verified.get(digest):
+            self._verified.move_to_end(digest)
+            return known
+        verified = await self._read(token)
+        self._verified[digest] = verified
+        if len(self._verified) > CACHED_TOKENS:
+            self._verified.popitem(last=False)
+        return verified
+
+    async def _read(self, token: str) -> Verified:
+        try:
+            kid = jwt.get_unverified_header(token).get("kid", "")
+            key = self._workload_key if kid == WORKLOAD_KEY else await self._key(kid)
+            claims = jwt.decode(
+                token,
+                key,  # type: ignore[arg-type]  # PyJWK and PEM are both taken
+                algorithms=["EdDSA"] if kid == WORKLOAD_KEY else ALGORITHMS,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY,
+                options={"require": ["exp", "iat", "sub", "aud", "iss"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Unauthenticated("This token has expired. Refresh it, or log in again.") from None
+        except (jwt.PyJWTError, ValueError):
+            raise Unauthenticated("This token is not one of ours, or it was changed.") from None
+        return self._verified_of(claims, workload=kid == WORKLOAD_KEY)
+
+    def _verified_of(self, claims: dict[str, object], *, workload: bool) -> Verified:
+        issued, expires = float(claims["iat"]), float(claims["exp"])  # type: ignore[arg-type]  # PyJWT checked both
+        scopes = frozenset(str(claims.get("scope", "")).split())
+        if workload:
+            name = str(claims.get("wl", ""))
+            if not name:
+                raise Unauthenticated("This token is not one of ours, or it was changed.")
+            return Verified(Caller(workload=name, scopes=scopes), issued, expires, ())
+        roles = claims.get("roles")
+        caller = Caller(
+            org=org_id(str(claims.get("org", ""))),
+            user=str(claims["sub"]),
+            roles=frozenset(map(str, roles)) if isinstance(roles, list) else frozenset(),
+            scopes=scopes,
+            session=str(claims.get("sid", "")),
+        )
+        subjects = tuple(subject for subject in (caller.org, caller.user, caller.session) if subject)
+        return Verified(caller, issued, expires, subjects)
+
+    async def _key(self, kid: str) -> object:
+        if kid not in self._keys and time.monotonic() - self._fetched >= KEYS_AT_MOST_EVERY:
+            async with self._fetching:
+                if kid not in self._keys and time.monotonic() - self._fetched >= KEYS_AT_MOST_EVERY:
+                    await self._refresh()
+        if kid not in self._keys:
+            raise Unauthenticated("This token is not one of ours, or its key has been retired.")
+        return self._keys[kid]
+
+    async def _refresh(self) -> None:
+        try:
+            found = await self._fetch()
+        except Exception as error:
+            raise Unavailable("The keys that tokens are checked with cannot be read now. Try again.") from error
+        self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(found).keys if key.key_id}
+        self._fetched = time.monotonic()
+
+
+class WorkloadToken:
+    """This process's own token: fetched when first needed, renewed before it ends, by one task at a time."""
+
+    RENEW_BEFORE = 120.0
+
+    def __init__(self, issue: Callable[[], Awaitable[tuple[str, datetime]]]) -> None:
+        self._issue = issue
+        self._token = ""
+        self._expires = datetime.min.replace(tzinfo=UTC)
+        self._renewing = asyncio.Lock()
+
+    def _is_fresh(self) -> bool:
+        return (self._expires - datetime.now(UTC)).total_seconds() > self.RENEW_BEFORE
+
+    async def __call__(self) -> str:
+        """Return a token that is good for at least two more minutes."""
+        if not self._is_fresh():
+            async with self._renewing:
+                if not self._is_fresh():
+                    self._token, self._expires = await self._issue()
+        return self._token

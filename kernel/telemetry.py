@@ -1,0 +1,188 @@
+"""Logs, traces and metrics, once for every room.
+
+Logs are JSON lines on standard output with the trace, span and correlation id of the call that wrote them; values of
+fields that name a secret are masked. Traces go out by OTLP when an endpoint is set. Metrics are Prometheus's.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+
+import orjson
+import prometheus_client
+import structlog
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from kernel.call import CORRELATION, CURRENT
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+tracer = trace.get_tracer("isa")
+
+SECRET = re.compile(r"(password|passwd|secret|token|authorization|api_?key|private|credential|dsn|cookie)", re.IGNORECASE)
+BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|(://[^:/\s]+:)[^@\s]+@")
+MASK = "***"
+NOT_SECRET = frozenset({"token_type", "secret_name", "credential_id"})
+
+REQUESTS = prometheus_client.Counter("isa_requests_total", "Calls served.", ["service", "method", "code"])
+DURATION = prometheus_client.Histogram(
+    "isa_request_duration_seconds",
+    "Time to serve a call.",
+    ["service", "method"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30),
+)
+ANONYMOUS_REFUSALS = prometheus_client.Counter(
+    "isa_anonymous_refusals_total", "Calls refused before it was known who called; they leave no audit record.", ["service", "code"]
+)
+PUBLISHED = prometheus_client.Counter("isa_events_published_total", "Events that the broker acknowledged.", ["topic"])
+CONSUMED = prometheus_client.Counter("isa_events_consumed_total", "Events handled.", ["topic", "outcome"])
+DELAY = prometheus_client.Histogram(
+    "isa_event_delay_seconds",
+    "Time from an event's occurrence to its effect here.",
+    ["topic"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300),
+)
+OUTBOX_PENDING = prometheus_client.Gauge("isa_outbox_pending", "Events committed and not yet published.")
+OUTBOX_OLDEST = prometheus_client.Gauge("isa_outbox_oldest_seconds", "Age of the oldest of them.")
+LAG = prometheus_client.Gauge("isa_consumer_lag", "Records not yet handled.", ["group", "topic", "partition"])
+POOL = prometheus_client.Gauge("isa_pool_connections", "Connections of a pool, by state: idle, used, limit.", ["pool", "state"])
+POOL_WAIT = prometheus_client.Histogram("isa_pool_wait_seconds", "Time that a call waited for a connection.", ["pool"])
+SPOOL = prometheus_client.Gauge("isa_audit_spool_bytes", "Audit records not yet published.")
+
+
+class Level:
+    """The log level of this process. It may change while the process runs."""
+
+    def __init__(self) -> None:
+        self.value = logging.INFO
+
+    def set(self, name: str) -> None:
+        """Take a level by name; an unknown one raises ValueError."""
+        level = logging.getLevelNamesMapping().get(name.upper())
+        if level is None:
+            raise ValueError(f"{name!r} is no log level: DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+        self.value = level
+        logging.getLogger().setLevel(level)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return logging.getLevelName(self.value)
+
+
+LEVEL = Level()
+
+
+def mask(value: object, name: str = "") -> object:
+    """Return a value of a log line without what is secret in it."""
+    if name and name not in NOT_SECRET and SECRET.search(name):
+        return MASK
+    match value:
+        case str():
+            return BEARER.sub(lambda found: (found[1] or found[2] or "") + MASK + ("@" if found[2] else ""), value)
+        case Mapping():
+            return {key: mask(item, str(key)) for key, item in value.items()}
+        case list() | tuple():
+            return [mask(item) for item in value]
+    return value
+
+
+def _masked(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    for name in event:
+        if not name.startswith("_"):
+            event[name] = mask(event[name], name)
+    return event
+
+
+def _located(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event.setdefault("trace_id", f"{span.trace_id:032x}")
+        event.setdefault("span_id", f"{span.span_id:016x}")
+    if correlation := CORRELATION.get():
+        event.setdefault("correlation_id", correlation)
+    call = CURRENT.get()
+    if call and call.caller:
+        event.setdefault("org_id", call.caller.org)
+        event.setdefault("user_id", call.caller.user)
+    return event
+
+
+def _quiet(_logger: object, method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    if logging.getLevelNamesMapping().get(method.upper(), logging.INFO) < LEVEL.value:
+        raise structlog.DropEvent
+    return event
+
+
+def configure(service: str, *, level: str, otlp_endpoint: str, sampling: float) -> None:
+    """Set up logs and traces of this process."""
+    LEVEL.set(level)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(),
+        _located,
+        structlog.processors.dict_tracebacks,
+        _masked,
+    ]
+    structlog.configure(
+        processors=[_quiet, *shared[:3], *shared[4:], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+    handler = logging.StreamHandler(sys.stdout)
+    render = structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, lambda _l, _m, event: {"service": service, **event}],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=LEVEL.value, force=True)
+    for noisy in ("uvicorn.access", "httpx", "httpcore", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    resource = Resource.create({"service.name": service, "service.namespace": "isa-cloud"})
+    provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sampling)))
+    if otlp_endpoint:
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
+    trace.set_tracer_provider(provider)
+
+
+@contextmanager
+def span(name: str, *, metadata: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> Iterator[trace.Span]:
+    """Open a span that continues the trace of what came in."""
+    context = propagate.extract(metadata) if "traceparent" in metadata else None
+    with tracer.start_as_current_span(name, context=context, kind=kind, record_exception=False, set_status_on_exception=False) as opened:
+        yield opened
+
+
+def failed(opened: trace.Span, code: str) -> None:
+    """Mark a span as failed with a status code."""
+    opened.set_attribute("isa.code", code)
+    opened.set_status(Status(StatusCode.ERROR, code))
+
+
+def trace_id(opened: trace.Span) -> str:
+    """Return the W3C trace id of a span."""
+    return f"{opened.get_span_context().trace_id:032x}"
+
+
+def outgoing() -> dict[str, str]:
+    """Return what carries the present trace and correlation to another process."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    if correlation := CORRELATION.get():
+        carrier["isa-correlation-id"] = correlation
+    return carrier
