@@ -1,12 +1,13 @@
-"""The audit spool: a call leaves one record on local disk before its reply, and on `audit.recorded` soon after.
+"""The audit spool: a call leaves one record on local disk before its reply, then on `audit.recorded`.
 
-A record is appended to a segment file before the call is answered, so it survives the SIGKILL of this process; a
-group fsync every 50 ms means that a power loss can take the last 50 ms of records with it. Delivery is at least
-once: after a crash, records that had been published may be published again, and their `record_id` tells.
+A record is appended to a segment file before the call is answered, so it survives the SIGKILL of this
+process; a group fsync every 50 ms means that a power loss can take the last 50 ms of records with it.
+Delivery is at least once: after a crash, records that had been published may be published again, and their
+`record_id` tells.
 
-Space is bounded. Each organisation has a share; over it, its mutating calls are refused. Reads of an organisation
-that is over its share go on in space that nobody else is owed: they are refused only when so little is left that
-the share of the others would be touched. Nobody is served without a record.
+Space is bounded. Each organisation has a share; over it, its mutating calls are refused. Reads of an
+organisation over its share go on in space that nobody else is owed: they are refused only when so little is
+left that the share of the others would be touched. Nobody is served without a record.
 """
 
 from __future__ import annotations
