@@ -1,0 +1,53 @@
+"""Async client of the isA Cloud infrastructure API: lazy, pooled, self-healing."""
+
+from __future__ import annotations
+
+from isa_common._client import Isa
+from isa_common._logs import Direction, Entry, Logs, Page
+from isa_common._sql import Result, Row, Sql, Statement
+from isa_common.errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    Code,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    IsaError,
+    NotFound,
+    PermissionDenied,
+    PreconditionFailed,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "Cancelled",
+    "Code",
+    "DeadlineExceeded",
+    "Direction",
+    "Entry",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "Isa",
+    "IsaError",
+    "Logs",
+    "NotFound",
+    "Page",
+    "PermissionDenied",
+    "PreconditionFailed",
+    "ResourceExhausted",
+    "Result",
+    "Row",
+    "Sql",
+    "Statement",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+]

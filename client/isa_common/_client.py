@@ -1,0 +1,88 @@
+"""The client: one object, its capabilities as attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from isa_common._logs import Logs
+from isa_common._sql import Sql
+from isa_common._transport import MetadataSource, TokenSource, Transport
+
+_APP_IDS = {"sql": "postgres-grpc", "logs": "loki-grpc"}
+"""Which app serves a capability, seen from a sidecar."""
+
+
+class Isa:
+    """The infrastructure API of isA Cloud, over a Dapr sidecar or straight at an adapter.
+
+    Nothing is connected before the first call. Clients of one address share one channel.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        token: str | TokenSource = "",
+        sidecar: bool = False,
+        sidecar_token: str = "",
+        app_ids: Mapping[str, str] | None = None,
+        timeout: timedelta = timedelta(seconds=10),
+        connect_timeout: timedelta = timedelta(seconds=5),
+        metadata: MetadataSource | None = None,
+        root_certificate: bytes | None = None,
+    ) -> None:
+        """Prepare a client; `token` is a JWT, or a coroutine function that returns a fresh one.
+
+        With `sidecar`, `target` is a sidecar's gRPC address and each capability is found by its app-id;
+        `app_ids` replaces those of a set that names them otherwise. `metadata` gives what goes along with each
+        call, such as `traceparent`. With `root_certificate` the connection is TLS.
+        """
+        self._transport = Transport(
+            target,
+            token=token,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            metadata=metadata,
+            app_ids={**_APP_IDS, **(app_ids or {})} if sidecar else None,
+            sidecar_token=sidecar_token,
+            root_certificate=root_certificate,
+        )
+
+    @cached_property
+    def sql(self) -> Sql:
+        """SQL in the caller's own database."""
+        return Sql(self._transport)
+
+    @cached_property
+    def logs(self) -> Logs:
+        """Log lines of the caller's organisation."""
+        return Logs(self._transport)
+
+    @property
+    def reconnects(self) -> int:
+        """How often the channel was replaced, for monitoring."""
+        return self._transport.reconnects
+
+    def is_channel_healthy(self) -> bool:
+        """Tell whether the channel can carry calls; asks no network and changes nothing."""
+        return self._transport.is_healthy
+
+    async def reconnect(self) -> None:
+        """Replace the channel; calls in flight may end first."""
+        await self._transport.reconnect()
+
+    async def close(self) -> None:
+        """Let go of the channel; a later call opens it again."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,376 @@
+"""Everything that knows gRPC: channels, calls, retries, and errors from the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from isa_common._breaker import Breaker
+from isa_common._contract import Method
+from isa_common.errors import Code, DeadlineExceeded, IsaError, Unavailable, error_class
+
+TokenSource = Callable[[], Awaitable[str]]
+MetadataSource = Callable[[], Mapping[str, str]]
+
+MESSAGE_LIMIT = 16 * 1024 * 1024
+"""Bytes of a request or an answer; streams have it a message."""
+
+CORRELATION_HEADER = "isa-correlation-id"
+_STATUS_HEADER = "grpc-status-details-bin"
+_MANY = 1000
+"""Attempts of one call; its deadline ends it long before."""
+_HEALTHY = frozenset(
+    {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.READY}
+)
+_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 2),
+    ("grpc.enable_retries", 0),  # retried here, where RetryInfo and the method's idempotency are known
+    ("grpc.use_local_subchannel_pool", 1),  # a rebuilt channel must not inherit the old one's back-off
+]
+
+
+class Link:
+    """One address on one loop: its channel, shared by every client that talks to it."""
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+        self.address = address
+        self.users = 0
+        self.reconnects = 0
+        self._credentials = credentials
+        self._calls: dict[str, Any] = {}
+        self._breakers: dict[str, Breaker] = {}
+        self._connecting = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._channel: grpc.aio.Channel | None = self._open()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the channel is connected or on its way; asks no network."""
+        return self._channel is not None and self._channel.get_state() in _HEALTHY
+
+    def breaker(self, app_id: str) -> Breaker:
+        return self._breakers.setdefault(app_id, Breaker())
+
+    def callable(self, method: Method) -> Any:  # grpc.aio's multi-callables are generic in ways that need Any
+        call = self._calls.get(method.path)
+        if call is None:
+            if self._channel is None:
+                self._replace()
+            assert self._channel is not None
+            make = self._channel.unary_stream if method.is_streaming else self._channel.unary_unary
+            call = make(
+                method.path, request_serializer=method.serialize, response_deserializer=method.deserialize
+            )
+            self._calls[method.path] = call
+        return call
+
+    async def ready(self, within: float) -> bool:
+        """Wait until connected, False when time is up. gRPC reconnects by itself; once an outage we rebuild."""
+        channel = self._channel
+        if channel is not None and channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
+            return True
+        started = time.monotonic()
+        async with self._connecting:
+            if self._channel is None or self._channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
+                self._replace()
+            rebuild_after = within * random.uniform(0.4, 0.6)
+            if await self._connected(rebuild_after - (time.monotonic() - started)):
+                return True
+            if (
+                self._channel is None
+                or self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            ):
+                self._replace()
+            return await self._connected(within - (time.monotonic() - started))
+
+    def reconnect(self) -> None:
+        """Replace the channel; calls in flight get a few seconds to end."""
+        self._replace()
+
+    async def close(self) -> None:
+        channel, self._channel = self._channel, None
+        self._calls.clear()
+        if channel is not None:
+            await channel.close()
+        if self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+
+    async def _connected(self, within: float) -> bool:
+        channel = self._channel
+        if channel is None or within <= 0:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while True:
+                    state = channel.get_state(try_to_connect=True)
+                    if state is grpc.ChannelConnectivity.READY:
+                        return True
+                    if state is grpc.ChannelConnectivity.SHUTDOWN:
+                        return False
+                    await channel.wait_for_state_change(state)
+        return False
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._credentials is not None:
+            return grpc.aio.secure_channel(self.address, self._credentials, options=_OPTIONS)
+        return grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+
+    def _replace(self) -> None:
+        old, self._channel = self._channel, self._open()
+        self._calls.clear()
+        self.reconnects += 1
+        if old is not None:
+            task = asyncio.ensure_future(old.close(grace=5))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+_links: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, bytes | None], Link]] = (
+    WeakKeyDictionary()
+)
+
+
+def _join(address: str, root_certificate: bytes | None) -> Link:
+    links = _links.setdefault(asyncio.get_running_loop(), {})
+    link = links.get((address, root_certificate))
+    if link is None:
+        credentials = grpc.ssl_channel_credentials(root_certificate) if root_certificate is not None else None
+        link = links[address, root_certificate] = Link(address, credentials)
+    link.users += 1
+    return link
+
+
+async def _leave(address: str, root_certificate: bytes | None, link: Link) -> None:
+    link.users -= 1
+    if link.users <= 0:
+        links = _links.get(asyncio.get_running_loop(), {})
+        if links.get((address, root_certificate)) is link:
+            del links[address, root_certificate]
+        await link.close()
+
+
+class Transport:
+    """Calls methods at one address: with a token, a deadline, retries where they are safe, and a breaker."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | TokenSource = "",
+        timeout: timedelta = timedelta(seconds=10),
+        connect_timeout: timedelta = timedelta(seconds=5),
+        metadata: MetadataSource | None = None,
+        app_ids: Mapping[str, str] | None = None,
+        sidecar_token: str = "",
+        root_certificate: bytes | None = None,
+    ) -> None:
+        self.address = address
+        self._token = token
+        self._timeout = timeout.total_seconds()
+        self._connect_timeout = connect_timeout.total_seconds()
+        self._metadata = metadata
+        self._app_ids = app_ids
+        self._sidecar_token = sidecar_token
+        self._root_certificate = root_certificate
+        self._link: Link | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a channel is held; it may be unhealthy."""
+        return self._link is not None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the channel can carry calls; connects nothing, and is False before the first call."""
+        return self._link is not None and self._link.is_healthy
+
+    @property
+    def reconnects(self) -> int:
+        """How often the channel was replaced."""
+        return self._link.reconnects if self._link is not None else 0
+
+    async def reconnect(self) -> None:
+        """Replace the channel, for every client of this address."""
+        if self._link is None:
+            self._link = _join(self.address, self._root_certificate)
+        else:
+            self._link.reconnect()
+
+    async def close(self) -> None:
+        """Let go of the channel; the last client of an address closes it. A later call opens it again."""
+        link, self._link = self._link, None
+        if link is not None:
+            await _leave(self.address, self._root_certificate, link)
+
+    async def unary(
+        self,
+        method: Method,
+        request: Any,
+        *,
+        timeout: timedelta | None = None,
+        acting: Mapping[str, str] = {},
+    ) -> Any:
+        """Call a method with one answer."""
+        attempts = _Attempts(method, timeout.total_seconds() if timeout is not None else self._timeout)
+        while True:
+            link, breaker, metadata, request_id = await self._begin(method, acting, attempts)
+            try:
+                response = await link.callable(method)(request, timeout=attempts.left(), metadata=metadata)
+            except grpc.aio.AioRpcError as failure:
+                error = _error(failure, request_id)
+                breaker.record(error.code)
+                await attempts.again(error)
+            except grpc.aio.UsageError:  # the channel was closed under this call before it was sent
+                link.reconnect()
+                await attempts.again(_unreached(request_id), unsent=True)
+            else:
+                breaker.record(Code.OK)
+                return response
+
+    async def stream(
+        self,
+        method: Method,
+        request: Any,
+        *,
+        timeout: timedelta | None = None,
+        acting: Mapping[str, str] = {},
+    ) -> AsyncIterator[Any]:
+        """Call a method with many answers; repeated only while nothing has arrived. Timeout zero means none."""
+        attempts = _Attempts(method, timeout.total_seconds() if timeout is not None else self._timeout)
+        while True:
+            link, breaker, metadata, request_id = await self._begin(method, acting, attempts)
+            has_answers = False
+            call = None
+            try:
+                call = link.callable(method)(request, timeout=attempts.left(), metadata=metadata)
+                async for response in call:
+                    has_answers = True
+                    yield response
+            except grpc.aio.AioRpcError as failure:
+                error = _error(failure, request_id)
+                breaker.record(error.code)
+                if has_answers:
+                    raise error from None
+                await attempts.again(error)
+            except grpc.aio.UsageError:
+                if has_answers:
+                    raise _unreached(request_id) from None
+                link.reconnect()
+                await attempts.again(_unreached(request_id), unsent=True)
+            else:
+                breaker.record(Code.OK)
+                return
+            finally:
+                if call is not None and not call.done():
+                    call.cancel()
+
+    async def _begin(
+        self, method: Method, acting: Mapping[str, str], attempts: _Attempts
+    ) -> tuple[Link, Breaker, tuple[tuple[str, str], ...], str]:
+        """What an attempt needs: a connected link, a closed breaker, and fresh metadata."""
+        if self._link is None:
+            self._link = _join(self.address, self._root_certificate)
+        link = self._link
+        app_id = self._app_ids.get(method.capability, "") if self._app_ids is not None else ""
+        breaker = link.breaker(app_id)
+        breaker.check()
+        metadata = dict(self._metadata()) if self._metadata is not None else {}
+        request_id = metadata.setdefault(CORRELATION_HEADER, attempts.request_id)
+        token = self._token if isinstance(self._token, str) else await self._token()
+        if token:
+            metadata["authorization"] = f"Bearer {token}"
+        metadata.update(acting)
+        if app_id:
+            metadata["dapr-app-id"] = app_id
+            if self._sidecar_token:
+                metadata["dapr-api-token"] = self._sidecar_token
+            if method.is_streaming:
+                metadata["dapr-stream"] = "true"
+        within = self._connect_timeout
+        if (left := attempts.left()) is not None:
+            within = min(within, left)
+        if not await link.ready(within):
+            breaker.record(Code.UNAVAILABLE)
+            raise _unreached(request_id)
+        return link, breaker, tuple(metadata.items()), request_id
+
+
+class _Attempts:
+    """When one call may be tried again: if repeating is safe, with growing jittered pauses, in its deadline."""
+
+    def __init__(self, method: Method, timeout: float) -> None:
+        self.request_id = uuid4().hex
+        self._is_idempotent = method.is_idempotent
+        self._deadline = time.monotonic() + timeout if timeout else None
+        self._count = 0
+
+    def left(self) -> float | None:
+        """Seconds to the deadline, None without one."""
+        if self._deadline is None:
+            return None
+        return max(self._deadline - time.monotonic(), 0.001)
+
+    async def again(self, error: IsaError, *, unsent: bool = False) -> None:
+        """Wait for the next attempt, or raise the error when there is none."""
+        self._count += 1
+        waiting_helps = error.code is Code.UNAVAILABLE or (
+            error.code is Code.RESOURCE_EXHAUSTED and error.retry_after is not None
+        )
+        if not waiting_helps or not (self._is_idempotent or unsent) or self._count >= _MANY:
+            raise error from None
+        pause = random.uniform(0.5, 1.0) * min(0.05 * 2 ** min(self._count - 1, 6), 1.0)
+        if error.retry_after is not None:
+            pause = max(pause, error.retry_after.total_seconds() * random.uniform(1.0, 1.1))
+        left = self.left()
+        if left is not None and pause >= left:
+            raise error from None
+        await asyncio.sleep(pause)
+
+
+def _unreached(request_id: str) -> Unavailable:
+    error = Unavailable("The service could not be reached; is its address right, and is it running?")
+    error.request_id = request_id
+    return error
+
+
+def _error(failure: grpc.aio.AioRpcError, request_id: str) -> IsaError:
+    """Our error for a status of the wire, with everything that its details say."""
+    code = Code(failure.code().value[0])
+    info, retry, bad, asked = ErrorInfo(), RetryInfo(), BadRequest(), RequestInfo()
+    for key, value in failure.trailing_metadata() or ():
+        if key == _STATUS_HEADER and isinstance(value, bytes):
+            for detail in Status.FromString(value).details:
+                for message in (info, retry, bad, asked):
+                    detail.Unpack(message)
+    if code is Code.DEADLINE_EXCEEDED and not info.reason:
+        error: IsaError = DeadlineExceeded("The call took longer than its deadline.")
+    else:
+        error = error_class(code, info.reason)(failure.details() or "")
+    if info.reason:
+        error.reason = info.reason
+        error.details = dict(info.metadata)
+    if retry.HasField("retry_delay"):
+        error.retry_after = retry.retry_delay.ToTimedelta()
+    if bad.field_violations:
+        error.field = bad.field_violations[0].field
+    error.request_id = asked.request_id or request_id
+    return error
