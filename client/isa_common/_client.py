@@ -38,8 +38,8 @@ class Isa:
         """Prepare a client; `token` is a JWT, or a coroutine function that returns a fresh one.
 
         With `sidecar`, `target` is a sidecar's gRPC address and each capability is found by its app-id;
-        `app_ids` replaces those of a set that names them otherwise. `metadata` gives what goes along with each
-        call, such as `traceparent`. With `root_certificate` the connection is TLS.
+        `app_ids` replaces those of a set that names them otherwise. `metadata` gives what goes along with
+        each call, such as `traceparent`. With `root_certificate` the connection is TLS.
         """
         self._transport = Transport(
             target,

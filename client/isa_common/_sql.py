@@ -39,7 +39,7 @@ def acting(caller: Acting | None, org: str, user: str) -> dict[str, str]:
 
 
 class Row:
-    """One row: by name `row["title"]`, by position `row[0]`, by `dict(row)`; of equal names the first counts."""
+    """One row: by name `row["title"]`, by position `row[0]`, `dict(row)`; of equal names the first counts."""
 
     __slots__ = ("_shape", "_values")
 
@@ -168,8 +168,8 @@ class Sql:
     ) -> list[Result]:
         """Run statements in one transaction, all or none.
 
-        Aborted says that one touched another number of rows than expected. Unavailable and DeadlineExceeded may
-        also mean that it was committed and the answer lost: repeat only what is idempotent.
+        Aborted says that one touched another number of rows than expected. Unavailable and DeadlineExceeded
+        may also mean that it was committed and the answer lost: repeat only what is idempotent.
         """
         request = sql_pb2.ExecuteBatchRequest(statements=[_message(statement) for statement in statements])
         response = await self._transport.unary(_EXECUTE_BATCH, request, timeout=timeout, acting=self._acting)

@@ -18,7 +18,7 @@ from google.rpc.status_pb2 import Status
 
 from isa_common._breaker import Breaker
 from isa_common._contract import Method
-from isa_common.errors import Code, DeadlineExceeded, IsaError, Unavailable, error_class
+from isa_common.errors import Code, IsaError, Unavailable, error_class
 
 TokenSource = Callable[[], Awaitable[str]]
 MetadataSource = Callable[[], Mapping[str, str]]
@@ -30,6 +30,12 @@ CORRELATION_HEADER = "isa-correlation-id"
 _STATUS_HEADER = "grpc-status-details-bin"
 _MANY = 1000
 """Attempts of one call; its deadline ends it long before."""
+_NOT_SERVED = frozenset({Code.UNKNOWN, Code.UNAVAILABLE, Code.INTERNAL})
+"""What a sidecar answers while the app behind it is away; our servers always send an ErrorInfo."""
+_PLAIN = {
+    Code.UNAVAILABLE: "The service could not be reached; is its address right, and is it running?",
+    Code.DEADLINE_EXCEEDED: "The call took longer than its deadline.",
+}
 _HEALTHY = frozenset(
     {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.READY}
 )
@@ -84,7 +90,7 @@ class Link:
         return call
 
     async def ready(self, within: float) -> bool:
-        """Wait until connected, False when time is up. gRPC reconnects by itself; once an outage we rebuild."""
+        """Wait until connected, False when time is up. gRPC reconnects by itself, we rebuild once."""
         channel = self._channel
         if channel is not None and channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
             return True
@@ -254,7 +260,7 @@ class Transport:
         timeout: timedelta | None = None,
         acting: Mapping[str, str] = {},
     ) -> AsyncIterator[Any]:
-        """Call a method with many answers; repeated only while nothing has arrived. Timeout zero means none."""
+        """Call a method with many answers; repeated only while none has come. Timeout zero means none."""
         attempts = _Attempts(method, timeout.total_seconds() if timeout is not None else self._timeout)
         while True:
             link, breaker, metadata, request_id = await self._begin(method, acting, attempts)
@@ -315,7 +321,7 @@ class Transport:
 
 
 class _Attempts:
-    """When one call may be tried again: if repeating is safe, with growing jittered pauses, in its deadline."""
+    """When one call may be tried again: if that is safe, with growing jittered pauses, in its deadline."""
 
     def __init__(self, method: Method, timeout: float) -> None:
         self.request_id = uuid4().hex
@@ -347,7 +353,7 @@ class _Attempts:
 
 
 def _unreached(request_id: str) -> Unavailable:
-    error = Unavailable("The service could not be reached; is its address right, and is it running?")
+    error = Unavailable(_PLAIN[Code.UNAVAILABLE])
     error.request_id = request_id
     return error
 
@@ -355,16 +361,17 @@ def _unreached(request_id: str) -> Unavailable:
 def _error(failure: grpc.aio.AioRpcError, request_id: str) -> IsaError:
     """Our error for a status of the wire, with everything that its details say."""
     code = Code(failure.code().value[0])
+    message = failure.details() or ""
     info, retry, bad, asked = ErrorInfo(), RetryInfo(), BadRequest(), RequestInfo()
     for key, value in failure.trailing_metadata() or ():
         if key == _STATUS_HEADER and isinstance(value, bytes):
             for detail in Status.FromString(value).details:
                 for message in (info, retry, bad, asked):
                     detail.Unpack(message)
-    if code is Code.DEADLINE_EXCEEDED and not info.reason:
-        error: IsaError = DeadlineExceeded("The call took longer than its deadline.")
-    else:
-        error = error_class(code, info.reason)(failure.details() or "")
+    if not info.reason:  # said by gRPC or a sidecar on the way, in words that name hosts
+        code = Code.UNAVAILABLE if code in _NOT_SERVED else code
+        message = _PLAIN.get(code, message)
+    error = error_class(code, info.reason)(message)
     if info.reason:
         error.reason = info.reason
         error.details = dict(info.metadata)

@@ -1,0 +1,1 @@
+"""The one gRPC server of a process: binding by descriptor, status codes, health, and Dapr's callbacks."""

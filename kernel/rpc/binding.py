@@ -1,0 +1,185 @@
+"""A plain async class becomes a gRPC service by its descriptor, and every call goes through the one chain."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from isa.policy.v1 import policy_pb2
+from isa_common import Internal, IsaError, PermissionDenied
+from kernel.call import Call, Rule
+from kernel.caller import Caller
+from kernel.rpc.status import refuse
+
+ChainOf = Callable[[Call], AbstractAsyncContextManager[None]]
+Check = Callable[[Caller, Message], None]
+
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_PERMISSION = re.compile(r"[a-z]+\.(read|write|admin)")
+
+
+class Unbindable(Exception):
+    """A service and its class do not fit; the server does not start."""
+
+
+def python_name(method: str) -> str:
+    """The class's name of a method: ExecuteBatch is execute_batch."""
+    return _WORD.sub("_", method).lower()
+
+
+def service_named(full_name: str) -> ServiceDescriptor:
+    """Find a service in the pool of generated contracts, such as `isa.sql.v1.Sql`."""
+    try:
+        return descriptor_pool.Default().FindServiceByName(full_name)
+    except KeyError:
+        raise Unbindable(f"No contract is loaded for {full_name}: import its generated module.") from None
+
+
+def rule_of(method: MethodDescriptor) -> Rule:
+    """What the contract says of a method; Unbindable when it says nothing."""
+    options: MethodOptions = method.GetOptions()
+    if not options.HasExtension(policy_pb2.rule):
+        raise Unbindable(f"{method.full_name} has no rule: say its permission in the .proto.")
+    rule = options.Extensions[policy_pb2.rule]
+    if not _PERMISSION.fullmatch(rule.permission):
+        raise Unbindable(
+            f"{method.full_name} has the permission {rule.permission!r}: not <capability>.<level>."
+        )
+    return Rule(
+        permission=rule.permission,
+        read_only=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
+        idempotent=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
+        audit_always=rule.audit == policy_pb2.AUDIT_ALWAYS,
+    )
+
+
+def bind(service: ServiceDescriptor, implementation: object, chain: ChainOf) -> grpc.GenericRpcHandler:
+    """The handlers of a service; Unbindable when a method has no rule, or no implementation of its kind."""
+    handlers = {
+        method.name: _handler(service, method, _implementation(method, implementation), chain)
+        for method in service.methods
+    }
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def _implementation(method: MethodDescriptor, implementation: object) -> Callable[..., Any]:
+    where = f"{type(implementation).__name__}.{python_name(method.name)}"
+    found = getattr(implementation, python_name(method.name), None)
+    if found is None:
+        raise Unbindable(f"{where} is missing: {method.full_name} has no implementation.")
+    is_right = inspect.isasyncgenfunction if method.server_streaming else inspect.iscoroutinefunction
+    if not is_right(found):
+        kind = "an async generator" if method.server_streaming else "a coroutine function"
+        raise Unbindable(f"{where} must be {kind}, as {method.full_name} is.")
+    names = list(inspect.signature(found).parameters)
+    if len(names) != 2 or names[0] != "caller":
+        raise Unbindable(f"{where} must take (caller, request), in this order.")
+    bound: Callable[..., Any] = found
+    return bound
+
+
+def _handler(
+    service: ServiceDescriptor, method: MethodDescriptor, function: Callable[..., Any], chain: ChainOf
+) -> grpc.RpcMethodHandler:
+    name, rule = f"{service.full_name}/{method.name}", rule_of(method)
+    is_stream = bool(method.client_streaming or method.server_streaming)
+    check = _tenant_check(method)
+
+    def call_of(context: grpc.aio.ServicerContext) -> Call:
+        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        return Call(
+            name=name,
+            rule=rule,
+            metadata=metadata,
+            timeout=context.time_remaining(),
+            transport="grpc",
+            is_stream=is_stream,
+        )
+
+    async def answer_one(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        call = call_of(context)
+        try:
+            async with chain(call):
+                caller = _caller(call)
+                return await function(caller, _checked(caller, request, check))
+        except IsaError as error:
+            await refuse(context, error)
+
+    async def answer_many(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        call = call_of(context)
+        try:
+            async with chain(call):
+                caller = _caller(call)
+                answers = function(caller, _checked(caller, request, check))
+                try:
+                    async for response in answers:
+                        yield response
+                finally:
+                    await answers.aclose()
+        except IsaError as error:
+            await refuse(context, error)
+
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[method.client_streaming, method.server_streaming]
+    return make(
+        answer_many if method.server_streaming else answer_one,
+        request_deserializer=GetMessageClass(method.input_type).FromString,
+        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+    )
+
+
+def _caller(call: Call) -> Caller:
+    if call.caller is None:
+        raise Internal("Something went wrong on our side.")  # every method of a contract has a permission
+    return call.caller
+
+
+def _tenant_check(method: MethodDescriptor) -> Check | None:
+    """What refuses a request that names another tenant; None for messages that have no field for one."""
+    fields = method.input_type.fields_by_name
+    names = [
+        name
+        for name in ("org_id", "user_id")
+        if name in fields and fields[name].type == FieldDescriptor.TYPE_STRING
+    ]
+    if not names:
+        return None
+
+    def check(caller: Caller, request: Message) -> None:
+        for name in names:
+            given = getattr(request, name)
+            if given and given != (caller.org if name == "org_id" else caller.user):
+                raise PermissionDenied(f"Leave out {name}: it comes from your token.", field=name)
+
+    return check
+
+
+def _checked(caller: Caller, request: Any, check: Check | None) -> Any:
+    if check is None:
+        return request
+    if isinstance(request, Message):
+        check(caller, request)
+        return request
+    return _checked_stream(caller, request, check)
+
+
+async def _checked_stream(
+    caller: Caller, requests: AsyncIterator[Message], check: Check
+) -> AsyncIterator[Message]:
+    async for request in requests:
+        check(caller, request)
+        yield request

@@ -1,0 +1,105 @@
+"""The gRPC server of an adapter: limits, health, Dapr's callbacks, and a drain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import grpc
+from dapr.proto.runtime.v1 import appcallback_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from kernel.errors import ErrorMap
+from kernel.rpc.binding import ChainOf, bind, service_named
+from kernel.rpc.callbacks import Deliver, EventCallback, HealthCallback
+
+MESSAGE_LIMIT = 16 << 20
+"""Bytes of one request or answer."""
+METADATA_LIMIT = 16 << 10
+"""Bytes of a call's metadata; a token with every scope is below 4 KiB."""
+STREAMS_LIMIT = 512
+"""Calls at a time on one connection; more wait."""
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.max_metadata_size", METADATA_LIMIT),
+    ("grpc.absolute_max_metadata_size", METADATA_LIMIT),
+    ("grpc.max_concurrent_streams", STREAMS_LIMIT),
+    ("grpc.so_reuseport", 0),  # a second process on the port is a mistake, and must fail
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What an adapter's `create_app` returns: a contract, who serves it, and how its engine fails."""
+
+    service: str
+    """The contract's full name, such as `isa.sql.v1.Sql`."""
+    implementation: object
+    """One async method an RPC, `(caller, request)`; may have `async start()` and `async stop()`."""
+    errors: ErrorMap = field(default_factory=dict)
+
+
+class RpcServer:
+    """One grpc.aio server. Bind adapters, start, say when it is ready, and stop with a drain."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        chain: ChainOf,
+        app_api_token: str = "",
+        deliver: Deliver | None = None,
+    ) -> None:
+        self._chain = chain
+        self._is_live = False
+        self._services: list[str] = [""]
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        appcallback_pb2_grpc.add_AppCallbackHealthCheckServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+            HealthCallback(lambda: self._is_live), self._server
+        )
+        appcallback_pb2_grpc.add_AppCallbackServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+            EventCallback(deliver, app_api_token=app_api_token), self._server
+        )
+        self.port = self._server.add_insecure_port(address)
+        """The port that is listened on; of use when the address asked for port 0."""
+        if not self.port:
+            raise OSError(f"{address} is in use, or is no address of this machine.")
+
+    def add(self, adapter: Adapter) -> None:
+        """Bind an adapter; Unbindable when its class and its contract do not fit."""
+        service = service_named(adapter.service)
+        self._server.add_generic_rpc_handlers((bind(service, adapter.implementation, self._chain),))
+        self._services.append(service.full_name)
+
+    async def start(self) -> None:
+        """Listen: events may come from now on, and calls reach the chain; health says NOT_SERVING until `ready`."""
+        await self._set(is_serving=False)
+        await self._server.start()
+        self._is_live = True
+
+    async def ready(self, *, is_serving: bool = True) -> None:
+        """Tell probes whether to send calls."""
+        await self._set(is_serving=is_serving)
+
+    async def stop(self, drain: timedelta = timedelta(seconds=30)) -> None:
+        """Say NOT_SERVING, take no new calls, and give those in flight time to end."""
+        self._is_live = False
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(drain.total_seconds())
+
+    async def wait(self) -> None:
+        """Return when the server has stopped."""
+        await self._server.wait_for_termination()
+
+    async def _set(self, *, is_serving: bool) -> None:
+        statuses = health_pb2.HealthCheckResponse
+        value = statuses.SERVING if is_serving else statuses.NOT_SERVING
+        for service in self._services:
+            await self._health.set(service, value)
