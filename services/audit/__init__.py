@@ -4,6 +4,6 @@ Owns: one append-only chain of records per organisation, and the chain `platform
 Publishes: nothing.
 Consumes: every business topic, control.changed, and audit.recorded (calls of every room).
 Promises: each event and each call is one record, whatever is delivered twice; a record that is changed,
-removed, inserted or moved breaks its chain at a place that `isa audit verify` names; the newest hashes stand in
+removed, inserted or moved breaks its chain where `isa audit verify` says; the newest hashes stand in
 the log store too, so that cutting the end off shows as well. Records hold ids, never names.
 """
