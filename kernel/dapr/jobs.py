@@ -7,12 +7,14 @@ from datetime import datetime
 
 import orjson
 from dapr.proto.runtime.v1 import jobs_pb2
-from google.protobuf import any_pb2, wrappers_pb2
+from google.protobuf import any_pb2
 
 from isa_common import NotFound
 from kernel.dapr.sidecar import Sidecar, translated
 
 TIMEOUT = 10.0
+JSON = "type.googleapis.com/google.protobuf.StringValue"
+"""The type that daprd hands to an HTTP app as it is: the body of `POST /job/<name>` is the value."""
 
 
 class Jobs:
@@ -25,8 +27,7 @@ class Jobs:
         self, name: str, due: datetime | None = None, *, schedule: str | None = None, data: Mapping[str, object] | None = None
     ) -> None:
         """Create or replace a job: once at `due`, or by `schedule`, a cron expression of six fields or `@every 10s`."""
-        payload = any_pb2.Any()
-        payload.Pack(wrappers_pb2.StringValue(value=orjson.dumps(data or {}).decode()))
+        payload = any_pb2.Any(type_url=JSON, value=orjson.dumps(data or {}))
         job = jobs_pb2.Job(
             name=name, data=payload, schedule=schedule, due_time=due.isoformat() if due else None
         )

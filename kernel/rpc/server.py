@@ -79,7 +79,7 @@ class RpcServer:
         self._services.append(service.full_name)
 
     async def start(self) -> None:
-        """Listen: events may come from now on, and calls reach the chain; health says NOT_SERVING until `ready`."""
+        """Listen: events may come from now on, and calls reach the chain; health waits for `ready`."""
         await self._set(is_serving=False)
         await self._server.start()
         self._is_live = True

@@ -1,0 +1,13 @@
+"""Run one room: `python -m kernel services.tasks`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from kernel.process import serve
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m kernel <package of a room, such as services.tasks>")
+    asyncio.run(serve(sys.argv[1]))

@@ -1,0 +1,190 @@
+"""The outbox: an event commits in the transaction of its business row, and a relay publishes it after.
+
+A row is born leased to the process that commits it, which publishes it at once. What a crash left is claimed by whoever
+sweeps after the lease has ended. At least once on the wire; consumers have the inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+import orjson
+
+from isa_common import IsaError, Sql, Statement
+from kernel import telemetry
+from kernel.events import Record
+
+LANES = 4
+"""Records of one key go through one lane, in order; lanes publish side by side."""
+BATCH = 200
+LEASE = timedelta(seconds=15)
+SWEEP_EVERY = 2.0
+MEASURE_EVERY = 10.0
+KEEP = timedelta(days=1)
+"""How long a published row stays, as evidence."""
+
+INSERT = """
+INSERT INTO outbox (event_id, topic, key, payload, headers, lane, leased_until, lease)
+SELECT event_id, topic, key, payload, headers, lane, now() + make_interval(secs => $7), $8
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[], $6::int4[])
+     AS row (event_id, topic, key, payload, headers, lane)
+"""
+CLAIM = """
+UPDATE outbox SET leased_until = now() + make_interval(secs => $2), lease = $1
+WHERE event_id IN (
+    SELECT event_id FROM outbox WHERE published_at IS NULL AND leased_until < now()
+    ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+RETURNING position, event_id, topic, key, payload, headers
+"""
+MARK = "UPDATE outbox SET published_at = now() WHERE event_id = ANY($1::text[])"
+YIELD = "UPDATE outbox SET leased_until = now() WHERE event_id = ANY($1::text[]) AND lease = $2 AND published_at IS NULL"
+MEASURE = """
+SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest
+FROM (SELECT created_at FROM outbox WHERE published_at IS NULL LIMIT 10000) AS waiting
+"""
+CLEAN = """
+DELETE FROM outbox WHERE event_id IN (
+    SELECT event_id FROM outbox WHERE published_at < now() - make_interval(secs => $1) LIMIT 5000
+)
+"""
+
+Publish = Callable[[str, Sequence[Record]], Awaitable[set[str]]]
+
+
+def lane_of(key: str) -> int:
+    """Return the lane of a key."""
+    return zlib.crc32(key.encode()) % LANES
+
+
+class Outbox:
+    """The outbox of one room and its relay. `sql` is the room's system login."""
+
+    def __init__(self, sql: Sql, publish: Publish) -> None:
+        self._sql = sql
+        self._publish = publish
+        self._lease = uuid.uuid4().hex
+        self._lanes = [asyncio.Queue[Record]() for _ in range(LANES)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
+
+    def statement(self, records: Sequence[Record]) -> Statement:
+        """Return the statement that commits records with the caller's own rows."""
+        return Statement(
+            INSERT,
+            [record.event_id for record in records],
+            [record.topic for record in records],
+            [record.key for record in records],
+            [record.payload for record in records],
+            [orjson.dumps(record.headers).decode() for record in records],
+            [lane_of(record.key) for record in records],
+            LEASE.total_seconds(),
+            self._lease,
+            expect_rows=len(records),
+        )
+
+    def wake(self, records: Sequence[Record]) -> None:
+        """Publish what has just been committed."""
+        for record in records:
+            self._lanes[lane_of(record.key)].put_nowait(record)
+
+    async def start(self) -> None:
+        """Start the lanes, the sweep and the measuring."""
+        self._tasks = [asyncio.create_task(self._relay(lane)) for lane in self._lanes]
+        self._tasks += [asyncio.create_task(self._sweep()), asyncio.create_task(self._measure())]
+
+    async def stop(self, *, at_most: float = 10.0) -> None:
+        """Publish what is in hand, and stop; what stays is swept by the next process."""
+        self._is_stopping = True
+        try:
+            async with asyncio.timeout(at_most):
+                await asyncio.gather(*(lane.join() for lane in self._lanes))
+        except TimeoutError:
+            telemetry.log.warning("outbox.left", records=sum(lane.qsize() for lane in self._lanes))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def clean(self) -> int:
+        """Delete rows that were published long ago; return how many."""
+        deleted = 0
+        while (done := (await self._sql.execute(CLEAN, KEEP.total_seconds())).affected) > 0:
+            deleted += done
+        return deleted
+
+    async def _relay(self, lane: asyncio.Queue[Record]) -> None:
+        while True:
+            batch = [await lane.get()]
+            while len(batch) < BATCH and not lane.empty():
+                batch.append(lane.get_nowait())
+            try:
+                await self._deliver(batch)
+            except IsaError as error:
+                telemetry.log.warning("outbox.waiting", records=len(batch), reason=error.message)
+                await self._give_back(batch)
+            except Exception:
+                telemetry.log.exception("outbox.failed", records=len(batch))
+                await self._give_back(batch)
+            finally:
+                for _ in batch:
+                    lane.task_done()
+
+    async def _deliver(self, batch: Sequence[Record]) -> None:
+        by_topic: dict[str, list[Record]] = {}
+        for record in batch:
+            by_topic.setdefault(record.topic, []).append(record)
+        for topic, records in by_topic.items():
+            failed = await self._publish(topic, records)
+            done = [record.event_id for record in records if record.event_id not in failed]
+            if done:
+                await self._sql.execute(MARK, done)
+            if failed:
+                await self._give_back([record for record in records if record.event_id in failed])
+
+    async def _give_back(self, records: Sequence[Record]) -> None:
+        """Let the sweep have them; when not even that works, the lease ends by itself."""
+        try:
+            await self._sql.execute(YIELD, [record.event_id for record in records], self._lease)
+        except IsaError as error:
+            telemetry.log.warning("outbox.lease_kept", records=len(records), reason=error.message)
+
+    async def _sweep(self) -> None:
+        while not self._is_stopping:
+            try:
+                await asyncio.gather(*(lane.join() for lane in self._lanes))
+                found = await self._sql.execute(CLAIM, self._lease, LEASE.total_seconds(), LANES * BATCH)
+                rows = sorted(found.rows, key=lambda row: row["position"])
+                self.wake([
+                    Record(
+                        event_id=row["event_id"],
+                        topic=row["topic"],
+                        key=row["key"],
+                        payload=row["payload"],
+                        headers=row["headers"],
+                    )
+                    for row in rows
+                ])
+                if rows:
+                    telemetry.log.info("outbox.swept", records=len(rows))
+                    continue
+            except IsaError as error:
+                telemetry.log.warning("outbox.sweep_failed", reason=error.message)
+            except Exception:
+                telemetry.log.exception("outbox.sweep_failed")
+            await asyncio.sleep(SWEEP_EVERY)
+
+    async def _measure(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                row = (await self._sql.query(MEASURE))[0]
+                telemetry.OUTBOX_PENDING.set(row["pending"])
+                telemetry.OUTBOX_OLDEST.set(row["oldest"])
+            except IsaError as error:
+                telemetry.log.debug("outbox.unmeasured", reason=error.message)
+            await asyncio.sleep(max(0.0, MEASURE_EVERY - (time.monotonic() - began)))
