@@ -311,9 +311,7 @@ class AuditSpool:
         """Publish one batch of each organisation that has one, and tell whether any was taken."""
         now = time.monotonic()
         orgs = [
-            org
-            for org, account in self._accounts.items()
-            if account.queue and (is_last or account.not_before <= now)
+            org for org, account in self._accounts.items() if account.queue and (is_last or account.not_before <= now)
         ]
         return any(await asyncio.gather(*(self._publish_batch(org) for org in orgs)))
 
@@ -397,9 +395,7 @@ class AuditSpool:
             os.close(fd)
 
     def _close(self) -> None:
-        segments = {
-            id(item.segment): item.segment for account in self._accounts.values() for item in account.queue
-        }
+        segments = {id(item.segment): item.segment for account in self._accounts.values() for item in account.queue}
         if self._segment and not self._segment.pending:
             self._segment.path.unlink(missing_ok=True)
         for segment in [*segments.values(), *([self._segment] if self._segment else [])]:

@@ -10,7 +10,6 @@ import asyncio
 import io
 import json
 import struct
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -56,7 +55,9 @@ class Registry:
                 if key not in self._ids:
                     answer = await self._ask("POST", f"/subjects/{subject(topic)}", json={"schema": schema})
                     if answer is None:
-                        raise FailedPrecondition(f"The schema of {topic} is not registered: run `isa topics apply`.", topic=topic)
+                        raise FailedPrecondition(
+                            f"The schema of {topic} is not registered: run `isa topics apply`.", topic=topic
+                        )
                     self._ids[key] = int(answer["id"])
         return self._ids[key]
 
@@ -89,7 +90,7 @@ class Registry:
 
 
 @cache
-def _nested(cls: type[Event]) -> dict[str, type]:
+def _nested(cls: Any) -> dict[str, type]:
     """Return the record classes of a class's array fields, by field."""
     found: dict[str, type] = {}
     for name, hint in get_type_hints(cls).items():
@@ -137,11 +138,10 @@ def _read(data: bytes, writer: Any, cls: type[Event], schema_id: int) -> Event:
     buffer = io.BytesIO(data)
     buffer.seek(HEADER.size)
     try:
-        record = fastavro.schemaless_reader(buffer, writer, parsed(cls.SCHEMA))
+        record: Any = fastavro.schemaless_reader(buffer, writer, parsed(cls.SCHEMA))
         for name, item in _nested(cls).items():
-            build: Callable[..., object] = item
-            record[name] = [build(**entry) for entry in record[name]]  # type: ignore[index,call-overload,union-attr]
-        event = cls(**record)  # type: ignore[arg-type]  # the reader schema is the class's own
+            record[name] = [item(**entry) for entry in record[name]]
+        event: Event = cls(**record)
     except Exception as error:  # fastavro raises whatever the bytes lead it to
         raise Poison(f"The record cannot be decoded with schema {schema_id}: {error}.", schema_id=schema_id) from error
     if buffer.tell() != len(data):

@@ -25,7 +25,9 @@ AGAIN_AFTER = 5.0
 class Control:
     """This replica's reading of the control topic."""
 
-    def __init__(self, service: str, revocations: Revocations, publish: Callable[[ControlChanged], Awaitable[bool]]) -> None:
+    def __init__(
+        self, service: str, revocations: Revocations, publish: Callable[[ControlChanged], Awaitable[bool]]
+    ) -> None:
         self._marker = f"{MARKER}:{service}:{socket.gethostname()}"
         self._version = time.time_ns()
         self._revocations = revocations

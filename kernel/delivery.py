@@ -112,7 +112,7 @@ class Delivery:
         groups: dict[str, list[Delivered]] = {}
         for record in records:
             event = record.event
-            assert event is not None  # noqa: S101 -- filtered by deliver()
+            assert event is not None
             groups.setdefault(event.org_id if handler.is_batch else event.aggregate_id, []).append(record)
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -135,7 +135,9 @@ class Delivery:
         links = [
             trace.Link(context)
             for record in group
-            if (context := trace.get_current_span(propagate.extract(trace_of(record.headers))).get_span_context()).is_valid
+            if (
+                context := trace.get_current_span(propagate.extract(trace_of(record.headers))).get_span_context()
+            ).is_valid
         ]
         parent = propagate.extract(trace_of(group[0].headers)) if len(group) == 1 else None
         correlation = CORRELATION.set(first.correlation_id)
@@ -193,8 +195,14 @@ class Delivery:
     async def _quarantine(self, topic: str, record: Delivered, reason: Poison) -> None:
         """Put a record on its dead-letter topic; when that fails it is retried, so nothing is lost."""
         attempts = self._count(topic, record)
-        schema_id = str(HEADER.unpack_from(record.value)[1]) if record.value[:1] == bytes([MAGIC]) and len(record.value) > 4 else ""
-        kept = {name: value for name, value in record.headers.items() if not name.startswith("__") and name != "rawPayload"}
+        schema_id = (
+            str(HEADER.unpack_from(record.value)[1])
+            if record.value[:1] == bytes([MAGIC]) and len(record.value) > 4
+            else ""
+        )
+        kept = {
+            name: value for name, value in record.headers.items() if not name.startswith("__") and name != "rawPayload"
+        }
         letter = Record(
             event_id=record.headers.get("ce_id", record.position),
             topic=topic + DEAD_LETTER,
@@ -222,9 +230,15 @@ class Delivery:
         telemetry.log.error("event.quarantined", topic=topic, position=record.position, reason=reason.message)
 
 
-def callbacks(app: FastAPI, room: object, delivery: Delivery, *, token: str) -> None:
+def jobs_of(*rooms: object) -> list[tuple[Job, Callable[..., Awaitable[None]]]]:
+    """Return the jobs of a room, and of the kernel in it."""
+    return [(door, method) for room in rooms for door, method in doors_of(room) if isinstance(door, Job)]
+
+
+def callbacks(
+    app: FastAPI, jobs: Sequence[tuple[Job, Callable[..., Awaitable[None]]]], delivery: Delivery, *, token: str
+) -> None:
     """Add what only this app's own sidecar may call: batches of events, and jobs."""
-    jobs = [(door, method) for door, method in doors_of(room) if isinstance(door, Job)]
 
     @app.post("/events/{topic}", include_in_schema=False)
     async def events(topic: str, request: Request) -> Response:
@@ -258,7 +272,12 @@ def callbacks(app: FastAPI, room: object, delivery: Delivery, *, token: str) -> 
 
 
 async def _run(
-    name: str, method: Callable[..., Awaitable[None]], data: Mapping[str, Any], *, has_name: bool, headers: Mapping[str, str]
+    name: str,
+    method: Callable[..., Awaitable[None]],
+    data: Mapping[str, Any],
+    *,
+    has_name: bool,
+    headers: Mapping[str, str],
 ) -> Response:
     began = time.perf_counter()
     with telemetry.span(f"job {name}", metadata=trace_of(headers), kind=SpanKind.CONSUMER):
@@ -282,7 +301,9 @@ def _data_of(body: bytes) -> dict[str, Any]:
 
 
 def _forged(request: Request) -> Response:
-    telemetry.log.warning("callback.refused", path=request.url.path, caller=request.headers.get("dapr-caller-app-id", ""))
+    telemetry.log.warning(
+        "callback.refused", path=request.url.path, caller=request.headers.get("dapr-caller-app-id", "")
+    )
     return problem(PermissionDenied("Only this app's own sidecar may call this."))
 
 

@@ -47,14 +47,13 @@ Door = Route | Subscription | Job
 
 def _noted(door: Door) -> Callable[[F], F]:
     def note(method: F) -> F:
-        getattr(method, NOTES, None) or setattr(method, NOTES, [])
-        getattr(method, NOTES).append(door)
+        setattr(method, NOTES, [*getattr(method, NOTES, []), door])
         return method
 
     return note
 
 
-def _route(  # noqa: PLR0913 -- what a route can say of itself
+def _route(
     method: str,
     path: str,
     *,

@@ -28,5 +28,6 @@ def ours(error: BaseException, table: ErrorMap) -> IsaError:
             known = table[kind]
             if isinstance(known, type):
                 return known((known.__doc__ or "").partition("\n")[0])
-            return known(error)
+            mapped: IsaError = known(error)
+            return mapped
     return Internal("Something went wrong on our side. The request id finds it in our logs.")

@@ -48,7 +48,7 @@ def stamp(event: EventT, caller: Caller, now: datetime) -> EventT:
 
 async def to_record(event: Event, codec: Codec, *, source: str) -> Record:
     """Return a stamped event as it goes on the wire."""
-    assert event.occurred_at is not None  # stamped  # noqa: S101 -- a mistake of ours, never of a caller
+    assert event.occurred_at is not None  # stamped
     headers = {
         "ce_specversion": "1.0",
         "ce_id": event.event_id,

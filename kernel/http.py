@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hmac
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Annotated, Any, get_type_hints
 
 import orjson
@@ -156,7 +156,9 @@ class Limited:
             await self._app(scope, receive, send)
             return
         limit = self._limit_of(scope)
-        refusal = TooLarge(f"The body is over the {limit} bytes that are taken here. Send less, or in parts.", limit=limit)
+        refusal = TooLarge(
+            f"The body is over the {limit} bytes that are taken here. Send less, or in parts.", limit=limit
+        )
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:
             refusal.request_id = correlation_of({k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]})
@@ -177,7 +179,7 @@ class Limited:
 
 async def _current_caller() -> Caller:
     call = CURRENT.get()
-    assert call is not None and call.caller is not None  # noqa: S101,PT018 -- the chain ran, or we would not be here
+    assert call is not None and call.caller is not None
     return call.caller
 
 
@@ -210,7 +212,7 @@ def _route_class(chain: Chain, route: Route) -> type[APIRoute]:
     class RuledRoute(APIRoute):
         """A route inside the chain."""
 
-        def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             inner = super().get_route_handler()
             name = f"{route.method} {route.path}"
 
@@ -316,7 +318,7 @@ def http_app(handlers: object, *, title: str, chain: Chain, max_body: int) -> Fa
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 -- what it is registered for
+    assert isinstance(error, HTTPException)
     ours: IsaError = NotFound("There is no such path; /docs lists what there is.", path=request.url.path)
     if error.status_code == 405:
         ours = Unimplemented(f"{request.method} is not served here; /docs lists what is.", path=request.url.path)
@@ -327,5 +329,5 @@ async def _unknown(request: Request, error: Exception) -> Response:
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, IsaError)  # noqa: S101 -- what it is registered for
+    assert isinstance(error, IsaError)
     return problem(error)

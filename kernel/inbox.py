@@ -44,7 +44,13 @@ class Inbox:
         self._begin = begin
 
     async def apply(
-        self, caller: Caller, events: Sequence[Event], effects: Effects, *, emit: Emits | None = None, consumer: str = ""
+        self,
+        caller: Caller,
+        events: Sequence[Event],
+        effects: Effects,
+        *,
+        emit: Emits | None = None,
+        consumer: str = "",
     ) -> list[Event]:
         """Commit the effects of the events that were not seen before; return those events.
 

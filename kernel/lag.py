@@ -15,7 +15,9 @@ TIMEOUT = 5.0
 
 def _measure(consumer: Consumer, group: str, topics: Sequence[str]) -> None:
     known = consumer.list_topics(timeout=TIMEOUT).topics
-    partitions = [TopicPartition(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
+    partitions = [
+        TopicPartition(topic, number) for topic in topics if topic in known for number in known[topic].partitions
+    ]
     for partition in consumer.committed(partitions, timeout=TIMEOUT):
         low, high = consumer.get_watermark_offsets(partition, timeout=TIMEOUT)
         done = partition.offset if partition.offset >= 0 else low

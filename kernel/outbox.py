@@ -43,7 +43,9 @@ WHERE event_id IN (
 RETURNING position, event_id, topic, key, payload, headers
 """
 MARK = "UPDATE outbox SET published_at = now() WHERE event_id = ANY($1::text[])"
-YIELD = "UPDATE outbox SET leased_until = now() WHERE event_id = ANY($1::text[]) AND lease = $2 AND published_at IS NULL"
+YIELD = (
+    "UPDATE outbox SET leased_until = now() WHERE event_id = ANY($1::text[]) AND lease = $2 AND published_at IS NULL"
+)
 MEASURE = """
 SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest
 FROM (SELECT created_at FROM outbox WHERE published_at IS NULL LIMIT 10000) AS waiting
@@ -159,16 +161,18 @@ class Outbox:
                 await asyncio.gather(*(lane.join() for lane in self._lanes))
                 found = await self._sql.execute(CLAIM, self._lease, LEASE.total_seconds(), LANES * BATCH)
                 rows = sorted(found.rows, key=lambda row: row["position"])
-                self.wake([
-                    Record(
-                        event_id=row["event_id"],
-                        topic=row["topic"],
-                        key=row["key"],
-                        payload=row["payload"],
-                        headers=row["headers"],
-                    )
-                    for row in rows
-                ])
+                self.wake(
+                    [
+                        Record(
+                            event_id=row["event_id"],
+                            topic=row["topic"],
+                            key=row["key"],
+                            payload=row["payload"],
+                            headers=row["headers"],
+                        )
+                        for row in rows
+                    ]
+                )
                 if rows:
                     telemetry.log.info("outbox.swept", records=len(rows))
                     continue

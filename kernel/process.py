@@ -1,6 +1,6 @@
 """The life of a room's process: start in the order of what needs what, serve, drain, stop.
 
-    listen -> sidecar -> own token -> the room's own start -> started (daprd delivers) -> control topic read -> ready
+listen -> sidecar -> own token -> the room's own start -> started (daprd delivers) -> control topic read -> ready
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from kernel.dapr.pubsub import PubSub
 from kernel.dapr.secrets import Secrets
 from kernel.dapr.sidecar import Sidecar
 from kernel.dapr.state import State
-from kernel.delivery import Delivery, callbacks, check
-from kernel.doors import Job, doors_of
+from kernel.delivery import Delivery, callbacks, check, jobs_of
+from kernel.doors import job
 from kernel.events import stamp, to_record
 from kernel.http import Health, http_app, operations
 from kernel.identity import Identity, Revocations, WorkloadToken
@@ -46,8 +46,6 @@ from kernel.settings import ProcessSettings
 T = TypeVar("T")
 START_WITHIN = 120.0
 TRY_AGAIN_AFTER = 0.25
-CLEANUP_JOB = "kernel-cleanup"
-CLEANUP_SCHEDULE = "0 30 3 * * *"
 JOBS_AGAIN_AFTER = 5.0
 
 
@@ -213,7 +211,7 @@ class Process:
         else:
             app = http_app(self._room, title=self.name, chain=self._chain, max_body=settings.max_body)
             self._delivery.register(self._room)
-            callbacks(app, self._room, self._delivery, token=settings.app_api_token)
+            callbacks(app, jobs_of(self._room, self), self._delivery, token=settings.app_api_token)
             port, rpc = settings.app_port, None
         operations(app, self.health, token=settings.app_api_token)
         config = uvicorn.Config(
@@ -257,17 +255,26 @@ class Process:
         if hasattr(self._room, "start"):
             await self._room.start()
         self.health.is_started = True
-        self._tasks.append(asyncio.create_task(self._schedule_jobs()))
+        if is_core:
+            self._tasks.append(asyncio.create_task(self._schedule_jobs()))
         topics = sorted(topic for topic in self._delivery.handlers if topic != "control.changed")
         if topics:
-            self._tasks.append(asyncio.create_task(lag.watch(self.settings.kafka_brokers, self.settings.app_id, topics)))
+            self._tasks.append(
+                asyncio.create_task(lag.watch(self.settings.kafka_brokers, self.settings.app_id, topics))
+            )
         await self._control.read_to_end()
         self.health.is_ready = True
         telemetry.log.info("ready", port=self.settings.app_port)
 
+    @job("kernel-cleanup", schedule="0 30 3 * * *")
+    async def clean(self, _data: dict[str, object]) -> None:
+        """Delete outbox and inbox rows that nobody needs any more."""
+        deleted = {"outbox": await self._outbox.clean(), "inbox": await self.parts.inbox.clean()}
+        telemetry.log.info("cleaned", **deleted)
+
     async def _schedule_jobs(self) -> None:
         """Register what runs by the clock; the scheduler may come later than we do."""
-        waiting = {door.name: door.schedule for door, _ in doors_of(self._room) if isinstance(door, Job) and door.schedule}
+        waiting = {door.name: door.schedule for door, _ in jobs_of(self._room, self) if door.schedule}
         while waiting:
             for name, schedule in list(waiting.items()):
                 try:

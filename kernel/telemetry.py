@@ -28,7 +28,9 @@ from kernel.call import CORRELATION, CURRENT
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 tracer = trace.get_tracer("isa")
 
-SECRET = re.compile(r"(password|passwd|secret|token|authorization|api_?key|private|credential|dsn|cookie)", re.IGNORECASE)
+SECRET = re.compile(
+    r"(password|passwd|secret|token|authorization|api_?key|private|credential|dsn|cookie)", re.IGNORECASE
+)
 BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|(://[^:/\s]+:)[^@\s]+@")
 MASK = "***"
 NOT_SECRET = frozenset({"token_type", "secret_name", "credential_id"})
@@ -41,7 +43,9 @@ DURATION = prometheus_client.Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30),
 )
 ANONYMOUS_REFUSALS = prometheus_client.Counter(
-    "isa_anonymous_refusals_total", "Calls refused before it was known who called; they leave no audit record.", ["service", "code"]
+    "isa_anonymous_refusals_total",
+    "Calls refused before it was known who called; they leave no audit record.",
+    ["service", "code"],
 )
 PUBLISHED = prometheus_client.Counter("isa_events_published_total", "Events that the broker acknowledged.", ["topic"])
 CONSUMED = prometheus_client.Counter("isa_events_consumed_total", "Events handled.", ["topic", "outcome"])
@@ -54,7 +58,9 @@ DELAY = prometheus_client.Histogram(
 OUTBOX_PENDING = prometheus_client.Gauge("isa_outbox_pending", "Events committed and not yet published.")
 OUTBOX_OLDEST = prometheus_client.Gauge("isa_outbox_oldest_seconds", "Age of the oldest of them.")
 LAG = prometheus_client.Gauge("isa_consumer_lag", "Records not yet handled.", ["group", "topic", "partition"])
-POOL = prometheus_client.Gauge("isa_pool_connections", "Connections of a pool, by state: idle, used, limit.", ["pool", "state"])
+POOL = prometheus_client.Gauge(
+    "isa_pool_connections", "Connections of a pool, by state: idle, used, limit.", ["pool", "state"]
+)
 POOL_WAIT = prometheus_client.Histogram("isa_pool_wait_seconds", "Time that a call waited for a connection.", ["pool"])
 SPOOL = prometheus_client.Gauge("isa_audit_spool_bytes", "Audit records not yet published.")
 
@@ -164,7 +170,9 @@ def configure(service: str, *, level: str, otlp_endpoint: str, sampling: float) 
 def span(name: str, *, metadata: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> Iterator[trace.Span]:
     """Open a span that continues the trace of what came in."""
     context = propagate.extract(metadata) if "traceparent" in metadata else None
-    with tracer.start_as_current_span(name, context=context, kind=kind, record_exception=False, set_status_on_exception=False) as opened:
+    with tracer.start_as_current_span(
+        name, context=context, kind=kind, record_exception=False, set_status_on_exception=False
+    ) as opened:
         yield opened
 
 

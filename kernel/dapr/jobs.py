@@ -24,13 +24,16 @@ class Jobs:
         self._sidecar = sidecar
 
     async def schedule(
-        self, name: str, due: datetime | None = None, *, schedule: str | None = None, data: Mapping[str, object] | None = None
+        self,
+        name: str,
+        due: datetime | None = None,
+        *,
+        schedule: str | None = None,
+        data: Mapping[str, object] | None = None,
     ) -> None:
         """Create or replace a job: once at `due`, or by `schedule`, a cron expression of six fields or `@every 10s`."""
         payload = any_pb2.Any(type_url=JSON, value=orjson.dumps(data or {}))
-        job = jobs_pb2.Job(
-            name=name, data=payload, schedule=schedule, due_time=due.isoformat() if due else None
-        )
+        job = jobs_pb2.Job(name=name, data=payload, schedule=schedule, due_time=due.isoformat() if due else None)
         async with translated(f"The job {name}"):
             await self._sidecar.stub.ScheduleJob(
                 jobs_pb2.ScheduleJobRequest(job=job, overwrite=True), timeout=TIMEOUT, metadata=self._sidecar.metadata

@@ -11,7 +11,16 @@ import grpc
 import httpx
 from dapr.proto.runtime.v1.dapr_pb2_grpc import DaprStub
 
-from isa_common import Aborted, DeadlineExceeded, Internal, InvalidArgument, IsaError, NotFound, PermissionDenied, Unavailable
+from isa_common import (
+    Aborted,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    IsaError,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from kernel import telemetry
 
 ERRORS: dict[grpc.StatusCode, type[IsaError]] = {

@@ -49,7 +49,9 @@ class Remove:
 def _stale(error: IsaError) -> bool:
     """Tell whether the store refused a stale ETag. Inside a transaction daprd says INTERNAL and names the ETag."""
     cause = error.__cause__
-    return isinstance(error, Aborted) or (isinstance(cause, grpc.aio.AioRpcError) and "etag" in (cause.details() or "").lower())
+    return isinstance(error, Aborted) or (
+        isinstance(cause, grpc.aio.AioRpcError) and "etag" in (cause.details() or "").lower()
+    )
 
 
 class State:
@@ -72,7 +74,9 @@ class State:
         request = state_pb2.GetBulkStateRequest(store_name=STORE, keys=keys, parallelism=10)
         async with translated("The state store"):
             answer = await self._sidecar.stub.GetBulkState(request, timeout=TIMEOUT, metadata=self._sidecar.metadata)
-        found = {item.key: Versioned(orjson.loads(item.data) if item.data else None, item.etag) for item in answer.items}
+        found = {
+            item.key: Versioned(orjson.loads(item.data) if item.data else None, item.etag) for item in answer.items
+        }
         return {key: found.get(key, Versioned(None, "")) for key in keys}
 
     async def put(self, key: str, value: object, *, etag: str | None = None) -> None:
@@ -107,5 +111,7 @@ class State:
                 )
         except IsaError as error:
             if _stale(error):
-                raise PreconditionFailed("Somebody changed this first. Read it again, and retry with its ETag.") from error
+                raise PreconditionFailed(
+                    "Somebody changed this first. Read it again, and retry with its ETag."
+                ) from error
             raise

@@ -52,9 +52,7 @@ def rule_of(method: MethodDescriptor) -> Rule:
         raise Unbindable(f"{method.full_name} has no rule: say its permission in the .proto.")
     rule = options.Extensions[policy_pb2.rule]
     if not _PERMISSION.fullmatch(rule.permission):
-        raise Unbindable(
-            f"{method.full_name} has the permission {rule.permission!r}: not <capability>.<level>."
-        )
+        raise Unbindable(f"{method.full_name} has the permission {rule.permission!r}: not <capability>.<level>.")
     return Rule(
         permission=rule.permission,
         read_only=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
@@ -152,9 +150,7 @@ def _tenant_check(method: MethodDescriptor) -> Check | None:
     """What refuses a request that names another tenant; None for messages that have no field for one."""
     fields = method.input_type.fields_by_name
     names = [
-        name
-        for name in ("org_id", "user_id")
-        if name in fields and fields[name].type == FieldDescriptor.TYPE_STRING
+        name for name in ("org_id", "user_id") if name in fields and fields[name].type == FieldDescriptor.TYPE_STRING
     ]
     if not names:
         return None
@@ -177,9 +173,7 @@ def _checked(caller: Caller, request: Any, check: Check | None) -> Any:
     return _checked_stream(caller, request, check)
 
 
-async def _checked_stream(
-    caller: Caller, requests: AsyncIterator[Message], check: Check
-) -> AsyncIterator[Message]:
+async def _checked_stream(caller: Caller, requests: AsyncIterator[Message], check: Check) -> AsyncIterator[Message]:
     async for request in requests:
         check(caller, request)
         yield request

@@ -71,9 +71,7 @@ class EventCallback(appcallback_pb2_grpc.AppCallbackServicer):
     ) -> appcallback_pb2.TopicEventBulkResponse:
         """Hand a batch to the kernel; when that fails, all of it comes again."""
         await self._admit(context)
-        entries = [
-            Delivered(entry.entry_id, bytes(entry.bytes), dict(entry.metadata)) for entry in request.entries
-        ]
+        entries = [Delivered(entry.entry_id, bytes(entry.bytes), dict(entry.metadata)) for entry in request.entries]
         outcomes: Sequence[Outcome]
         try:
             assert self._deliver is not None, "a subscription is declared, and nobody handles it"
@@ -84,9 +82,7 @@ class EventCallback(appcallback_pb2_grpc.AppCallbackServicer):
         kinds = appcallback_pb2.TopicEventResponse.TopicEventResponseStatus
         return appcallback_pb2.TopicEventBulkResponse(
             statuses=[
-                appcallback_pb2.TopicEventBulkResponseEntry(
-                    entry_id=entry.entry_id, status=kinds.Value(outcome)
-                )
+                appcallback_pb2.TopicEventBulkResponseEntry(entry_id=entry.entry_id, status=kinds.Value(outcome))
                 for entry, outcome in zip(entries, outcomes, strict=True)
             ]
         )

@@ -46,6 +46,4 @@ def status(error: IsaError) -> Status:
 
 async def refuse(context: grpc.aio.ServicerContext, error: IsaError) -> None:
     """End a call with an error."""
-    await context.abort(
-        CODES[int(error.code)], error.message, ((DETAILS, status(error).SerializeToString()),)
-    )
+    await context.abort(CODES[int(error.code)], error.message, ((DETAILS, status(error).SerializeToString()),))
