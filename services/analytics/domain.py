@@ -24,9 +24,7 @@ class Period:
         end = last or today
         start = first or date.fromordinal(max(1, end.toordinal() - DEFAULT_PERIOD.days + 1))
         if start > end:
-            raise InvalidArgument(
-                "The first day is after the last (today, when none is given).", field="from"
-            )
+            raise InvalidArgument("The first day is after the last (today, when none is given).", field="from")
         if end - start >= LONGEST_PERIOD:
             raise InvalidArgument("A period has at most 366 days: ask for less at a time.", field="to")
         return cls(first=start, last=end)

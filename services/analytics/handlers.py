@@ -6,6 +6,7 @@ from datetime import date, datetime
 from typing import Annotated
 
 from fastapi import Query
+
 from isa.events import (
     Event,
     NotificationSent,
@@ -18,7 +19,6 @@ from isa.events import (
     UserRegistered,
 )
 from isa_common import Statement
-
 from kernel import Caller, Parts, View, get, on_batch
 from services.analytics.domain import Period
 from services.analytics.projections import TOPIC_NAMES, fold, series
@@ -97,9 +97,7 @@ class Handlers:
             TaskDeleted.TOPIC: counter("isa_tasks_deleted", "Tasks deleted."),
             UserRegistered.TOPIC: counter("isa_users_registered", "People who signed up or joined."),
             UserAuthenticated.TOPIC: counter("isa_users_authenticated", "Proofs of identity accepted."),
-            NotificationSent.TOPIC: counter(
-                "isa_notifications_sent", "Notifications to an inbox or by e-mail."
-            ),
+            NotificationSent.TOPIC: counter("isa_notifications_sent", "Notifications to an inbox or by e-mail."),
             ReminderTriggered.TOPIC: counter("isa_reminders_triggered", "Reminders whose time has come."),
         }
 
@@ -164,9 +162,7 @@ class Handlers:
         first: Annotated[
             date | None, Query(alias="from", description="First UTC day; default: 29 days before.")
         ] = None,
-        last: Annotated[
-            date | None, Query(alias="to", description="Last UTC day, included; default: today.")
-        ] = None,
+        last: Annotated[date | None, Query(alias="to", description="Last UTC day, included; default: today.")] = None,
     ) -> Daily:
         """Events of each topic day by day, with zeros where nothing happened; at most 366 days."""
         period = Period.of(first, last, today=self._parts.clock().date())
@@ -174,8 +170,5 @@ class Handlers:
         return Daily(
             first=period.first,
             last=period.last,
-            days=[
-                Day(day=day, topics=topics)
-                for day, topics in series(counts, first=period.first, last=period.last)
-            ],
+            days=[Day(day=day, topics=topics) for day, topics in series(counts, first=period.first, last=period.last)],
         )

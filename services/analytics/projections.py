@@ -1,7 +1,8 @@
 """How events become figures: pure, and the same for any order and any repetition of a history.
 
-A count is additive, so it needs events that were not seen before (the inbox sees to it). The state of a task is a set of
-registers, each of which keeps the value of the highest version: merging them is commutative, associative and idempotent.
+A count is additive, so it needs events that were not seen before (the inbox sees to it). The state of a task is a
+set of registers, each of which keeps the value of the highest version: merging them is commutative, associative and
+idempotent.
 """
 
 from __future__ import annotations
@@ -205,9 +206,7 @@ def figures(tasks: Mapping[str, TaskState], *, now: datetime) -> TaskFigures:
     is_open = [state for state in states if not state.is_done and not state.is_deleted]
     done = [state for state in states if state.is_done]
     finished = [state for state in done if state.completed_at is not None]
-    leads = [
-        state.completed_at - state.created_at for state in finished if state.completed_at and state.created_at
-    ]
+    leads = [state.completed_at - state.created_at for state in finished if state.completed_at and state.created_at]
     due = [state for state in finished if state.due_at is not None]
     return TaskFigures(
         open=len(is_open),
@@ -215,11 +214,9 @@ def figures(tasks: Mapping[str, TaskState], *, now: datetime) -> TaskFigures:
         done=len(done),
         deleted=sum(1 for state in states if state.is_deleted),
         dropped=sum(1 for state in states if state.is_deleted and not state.is_done),
-        on_time=sum(
-            1 for state in due if state.completed_at and state.due_at and state.completed_at <= state.due_at
-        ),
+        on_time=sum(1 for state in due if state.completed_at and state.due_at and state.completed_at <= state.due_at),
         done_with_due=len(due),
-        median_lead=median(leads) if leads else None,
+        median_lead=timedelta(seconds=median(lead.total_seconds() for lead in leads)) if leads else None,
     )
 
 
@@ -232,9 +229,7 @@ def totals(counts: Mapping[tuple[date, str], Count]) -> dict[str, Count | None]:
     return result
 
 
-def series(
-    counts: Mapping[tuple[date, str], Count], *, first: date, last: date
-) -> list[tuple[date, dict[str, int]]]:
+def series(counts: Mapping[tuple[date, str], Count], *, first: date, last: date) -> list[tuple[date, dict[str, int]]]:
     """Numbers of every topic day by day, both ends included, with zeros where nothing happened."""
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     return [

@@ -1,4 +1,4 @@
-"""Where the figures live: `daily` (counts by day and topic) and `tasks` (a row a task), both under row-level security."""
+"""Where the figures live: `daily`, counts by day and topic, and `tasks`, a row a task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import date, datetime, timedelta
 
 from isa_common import Sql, Statement
 from kernel import Caller
-
 from services.analytics.domain import Period
 from services.analytics.projections import Count, Fold, TaskFigures
 
@@ -106,15 +105,9 @@ class Figures:
 
     async def daily(self, caller: Caller, period: Period) -> dict[tuple[date, str], Count]:
         """Counts by day and topic; a day on which nothing happened is absent."""
-        rows = await self._sql.acting_for(caller).query(
-            DAILY, period.first.isoformat(), period.last.isoformat()
-        )
-        return {
-            (row["day"], row["topic"]): Count(number=row["number"], last_at=row["last_at"]) for row in rows
-        }
+        rows = await self._sql.acting_for(caller).query(DAILY, period.first.isoformat(), period.last.isoformat())
+        return {(row["day"], row["topic"]): Count(number=row["number"], last_at=row["last_at"]) for row in rows}
 
 
 def _json(values: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()
-    }
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}

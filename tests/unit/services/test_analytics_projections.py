@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from isa.events import (
     Event,
     ReminderTriggered,
@@ -16,7 +17,6 @@ from isa.events import (
     TaskUpdated,
     UserRegistered,
 )
-
 from services.analytics.projections import Fold, TaskFigures, figures, fold, series, totals
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
@@ -34,9 +34,7 @@ def updated(
     return TaskUpdated(**_envelope(task, version, after), changed=["status"], status=status, due_at=_due(due))
 
 
-def completed(
-    task: str = "task-1", version: int = 2, *, after: int = 2, due: int | None = None
-) -> TaskCompleted:
+def completed(task: str = "task-1", version: int = 2, *, after: int = 2, due: int | None = None) -> TaskCompleted:
     return TaskCompleted(**_envelope(task, version, after), created_at=START, due_at=_due(due))
 
 
@@ -91,9 +89,7 @@ def once(events: list[Event]) -> list[Event]:
 
 
 @given(histories(), st.data())
-def test_any_order_and_repetition_of_a_history_folds_to_the_same(
-    history: list[Event], data: st.DataObject
-) -> None:
+def test_any_order_and_repetition_of_a_history_folds_to_the_same(history: list[Event], data: st.DataObject) -> None:
     repeated = history + (data.draw(st.lists(st.sampled_from(history), max_size=8)) if history else [])
     shuffled = data.draw(st.permutations(repeated))
 
@@ -117,9 +113,7 @@ def test_folding_in_batches_is_folding_at_once(history: list[Event], data: st.Da
 
 
 @given(histories(), st.data())
-def test_a_repeated_event_never_changes_the_state_of_a_task(
-    history: list[Event], data: st.DataObject
-) -> None:
+def test_a_repeated_event_never_changes_the_state_of_a_task(history: list[Event], data: st.DataObject) -> None:
     folded = fold(history)
     again = fold(data.draw(st.lists(st.sampled_from(history)))) if history else Fold()
 
@@ -165,9 +159,7 @@ def test_the_due_date_is_that_of_the_latest_version_that_tells_one() -> None:
 
 def test_on_time_is_judged_by_the_completion() -> None:
     found = figures(
-        fold(
-            [created(due=2), completed(after=2, due=2), created("task-2"), completed("task-2", due=1)]
-        ).tasks,
+        fold([created(due=2), completed(after=2, due=2), created("task-2"), completed("task-2", due=1)]).tasks,
         now=NOW,
     )
 

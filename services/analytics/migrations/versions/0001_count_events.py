@@ -49,4 +49,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing to go back to: drop the database instead."""
+    """Refuse: migrations only go forward."""
+    raise NotImplementedError("Migrations only go forward: write the next one.")

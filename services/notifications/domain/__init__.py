@@ -1,0 +1,1 @@
+"""What is true of notices, watched tasks, letters and deliveries, even with no computer."""

@@ -1,0 +1,1 @@
+"""Where it lives: inboxes, watches, people, digests and deliveries in the database, and letters on their way out."""
