@@ -31,7 +31,7 @@ from kernel.doors import delete, get, job, on, on_batch, patch, post, put
 from kernel.errors import ErrorMap, Poison
 from kernel.http import Body, View
 from kernel.parts import Parts, new_id, utc_now
-from kernel.rpc import Adapter
+from kernel.rpc.server import Adapter
 from kernel.settings import RoomSettings
 from kernel.telemetry import POOL, POOL_WAIT, log, tracer
 from kernel.work import Work

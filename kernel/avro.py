@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import fastavro
 import httpx
 
-from isa.events import Event
+from isa.events import EVENTS, Event
 from isa_common import FailedPrecondition, Unavailable
 from kernel.errors import Poison
 
@@ -90,10 +90,10 @@ class Registry:
 
 
 @cache
-def _nested(cls: Any) -> dict[str, type]:
-    """Return the record classes of a class's array fields, by field."""
+def _nested(topic: str) -> dict[str, type]:
+    """Return the record classes of an event's array fields, by field."""
     found: dict[str, type] = {}
-    for name, hint in get_type_hints(cls).items():
+    for name, hint in get_type_hints(EVENTS[topic]).items():
         if get_origin(hint) is list and hasattr(get_args(hint)[0], "__dataclass_fields__"):
             found[name] = get_args(hint)[0]
     return found
@@ -102,7 +102,7 @@ def _nested(cls: Any) -> dict[str, type]:
 def record_of(event: Event) -> dict[str, object]:
     """Return an event as the record that its schema describes."""
     record = {item.name: getattr(event, item.name) for item in fields(event)}
-    for name in _nested(type(event)):
+    for name in _nested(event.TOPIC):
         record[name] = [asdict(item) for item in record[name]]
     return record
 
@@ -139,7 +139,7 @@ def _read(data: bytes, writer: Any, cls: type[Event], schema_id: int) -> Event:
     buffer.seek(HEADER.size)
     try:
         record: Any = fastavro.schemaless_reader(buffer, writer, parsed(cls.SCHEMA))
-        for name, item in _nested(cls).items():
+        for name, item in _nested(cls.TOPIC).items():
             record[name] = [item(**entry) for entry in record[name]]
         event: Event = cls(**record)
     except Exception as error:  # fastavro raises whatever the bytes lead it to

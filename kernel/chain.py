@@ -1,6 +1,7 @@
-"""What every call goes through, once, for gRPC and HTTP alike: telemetry, errors, audit, deadline, auth, and the method.
+"""What every call goes through, once, for gRPC and HTTP alike: telemetry, errors, audit, deadline, auth, the method.
 
-Audit stands outside auth, so that refused attempts are recorded too. An interceptor is a context manager around a `Call`.
+Audit stands outside auth, so that refused attempts are recorded too. An interceptor is a context manager around a
+`Call`.
 """
 
 from __future__ import annotations

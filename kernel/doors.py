@@ -1,4 +1,4 @@
-"""Doors of a room: decorators that say what a handler answers to. They only note; `kernel.http` and `kernel.delivery` read."""
+"""Doors of a room: decorators that say what a handler answers to. `kernel.http` and `kernel.delivery` read them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,10 @@ def on_batch(*events: type[Event]) -> Callable[[F], F]:
 
 
 def job(name: str, *, schedule: str | None = None) -> Callable[[F], F]:
-    """Run when Dapr's scheduler says so: `(self, data)` by a schedule, `(self, name, data)` for names beginning with `name`."""
+    """Run when Dapr's scheduler says so.
+
+    With a schedule it is called as `(self, data)`; without one as `(self, name, data)`, for every name that begins so.
+    """
     return _noted(Job(name=name, schedule=schedule))
 
 

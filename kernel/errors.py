@@ -16,7 +16,7 @@ class Poison(FailedPrecondition):
 
 
 def ours(error: BaseException, table: ErrorMap) -> IsaError:
-    """Return what a caller may know of an exception: our own errors as they are, engine errors by table, the rest INTERNAL."""
+    """Return what a caller may know of an exception: ours as it is, an engine's by table, any other as INTERNAL."""
     if isinstance(error, IsaError):
         return error
     if isinstance(error, TimeoutError):

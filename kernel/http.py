@@ -152,6 +152,7 @@ class Limited:
         self._limit_of = limit_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, counting what it brings."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import prometheus_client
@@ -54,7 +54,10 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the kernel hands to a room. `sql` is its system login; `sql.acting_for(caller)` its login bound to one organisation."""
+    """What the kernel hands to a room.
+
+    `sql` is its system login; `sql.acting_for(caller)` its login bound to one organisation.
+    """
 
     name: str
     sql: Sql
@@ -68,8 +71,8 @@ class Parts:
     bindings: Bindings
     clock: Callable[[], datetime] = utc_now
     new_id: Callable[[str], str] = new_id
-    audit: Audited = Audited()
-    metrics: Metrics = Metrics()
+    audit: Audited = field(default_factory=Audited)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def work(self, caller: Caller) -> Work:
         """Begin a unit of work for a caller."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import importlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any, TypeVar
@@ -33,14 +33,15 @@ from kernel.dapr.pubsub import PubSub
 from kernel.dapr.secrets import Secrets
 from kernel.dapr.sidecar import Sidecar
 from kernel.dapr.state import State
-from kernel.delivery import Delivery, callbacks, check, jobs_of
+from kernel.delivery import Delivered, Delivery, Status, callbacks, check, jobs_of
 from kernel.doors import job
 from kernel.events import stamp, to_record
 from kernel.http import Health, http_app, operations
 from kernel.identity import Identity, Revocations, WorkloadToken
 from kernel.outbox import Outbox
 from kernel.parts import Parts, new_id, utc_now
-from kernel.rpc import Adapter, RpcServer
+from kernel.rpc import callbacks as rpc_callbacks
+from kernel.rpc.server import Adapter, RpcServer
 from kernel.settings import ProcessSettings
 
 T = TypeVar("T")
@@ -124,6 +125,8 @@ class Process:
         self._delivery.add("control.changed", self._control.note)
         room_settings = module.Settings(_env_prefix=f"{self.name.upper()}_")
         self._room = module.create_app(room_settings, self.parts)
+        self._inner = self._room.implementation if isinstance(self._room, Adapter) else self._room
+        self._rpc: RpcServer | None = None
 
     # What goes out beside the outbox: audit records and markers have no business row.
 
@@ -174,6 +177,12 @@ class Process:
         keys: dict[str, object] = await self._invoke.get("users", "/.well-known/jwks.json", anonymous=True)
         return keys
 
+    async def _deliver(self, topic: str, entries: Sequence[rpc_callbacks.Delivered]) -> list[Status]:
+        """Take a batch that came over the gRPC app channel."""
+        batch = [Delivered(entry_id=item.entry_id, value=item.payload, headers=item.headers) for item in entries]
+        await self._delivery.deliver(topic, batch)
+        return [record.status for record in batch]
+
     # The life of the process.
 
     async def run(self) -> None:
@@ -200,19 +209,18 @@ class Process:
         if isinstance(self._room, Adapter):
             self._chain.errors = self._room.errors
             app, port = FastAPI(openapi_url=None), settings.metrics_port
-            rpc = RpcServer(
-                self._room,
-                self._chain,
-                address=f"{settings.app_host}:{settings.app_port}",
-                deliver=self._delivery.deliver,
-                token=settings.app_api_token,
-                health=self.health,
+            self._rpc = RpcServer(
+                f"{settings.app_host}:{settings.app_port}",
+                chain=self._chain,
+                app_api_token=settings.app_api_token,
+                deliver=self._deliver,
             )
+            self._rpc.add(self._room)
         else:
             app = http_app(self._room, title=self.name, chain=self._chain, max_body=settings.max_body)
             self._delivery.register(self._room)
             callbacks(app, jobs_of(self._room, self), self._delivery, token=settings.app_api_token)
-            port, rpc = settings.app_port, None
+            port = settings.app_port
         operations(app, self.health, token=settings.app_api_token)
         config = uvicorn.Config(
             app,
@@ -226,13 +234,13 @@ class Process:
         )
         http = Server(config)
         serving = asyncio.create_task(http.serve())
-        if rpc:
-            await rpc.start()
+        if self._rpc:
+            await self._rpc.start()
         try:
             yield
         finally:
-            if rpc:
-                await rpc.stop(settings.drain.total_seconds())
+            if self._rpc:
+                await self._rpc.stop(settings.drain)
             http.should_exit = True
             await serving
 
@@ -252,8 +260,8 @@ class Process:
             await until_there("The service users", self._token)
             await until_there("The database", lambda: self.parts.sql.query("SELECT 1"))
             await self._outbox.start()
-        if hasattr(self._room, "start"):
-            await self._room.start()
+        if hasattr(self._inner, "start"):
+            await self._inner.start()
         self.health.is_started = True
         if is_core:
             self._tasks.append(asyncio.create_task(self._schedule_jobs()))
@@ -264,6 +272,8 @@ class Process:
             )
         await self._control.read_to_end()
         self.health.is_ready = True
+        if self._rpc:
+            await self._rpc.ready()
         telemetry.log.info("ready", port=self.settings.app_port)
 
     @job("kernel-cleanup", schedule="0 30 3 * * *")
@@ -288,8 +298,8 @@ class Process:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if hasattr(self._room, "stop"):
-            await self._room.stop()
+        if hasattr(self._inner, "stop"):
+            await self._inner.stop()
         await self._outbox.stop()
         await self._spool.stop()
         await self._invoke.close()

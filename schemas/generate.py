@@ -45,12 +45,13 @@ class Event:
     correlation_id: str = ""
     causation_id: str | None = None
 '''
+DATACLASS = "@dataclass(frozen=True, slots=True, kw_only=True)"
 ENVELOPE = (
     "event_id", "occurred_at", "org_id", "user_id", "schema_version",
     "aggregate_id", "aggregate_version", "correlation_id", "causation_id",
 )  # fmt: skip
 PRIMITIVES = {
-    "string": "str", "int": "int", "long": "int", "boolean": "bool", "double": "float", "bytes": "bytes", "null": "None",
+    "string": "str", "int": "int", "long": "int", "boolean": "bool", "double": "float", "null": "None",
 }  # fmt: skip
 
 
@@ -101,10 +102,10 @@ def events_module() -> str:
         records: list[dict[str, object]] = []
         body = fields_of(schema, records, skip=ENVELOPE)
         for record in records:
-            head = f'@dataclass(frozen=True, slots=True, kw_only=True)\nclass {record["name"]}:\n    """{record["doc"]}"""\n\n'
+            head = f'{DATACLASS}\nclass {record["name"]}:\n    """{record["doc"]}"""\n\n'
             nested.append(head + "\n".join(fields_of(record, [])) + "\n")
         compact = json.dumps(schema, separators=(",", ":"))
-        head = f'@dataclass(frozen=True, slots=True, kw_only=True)\nclass {name}(Event):\n    """{schema["doc"]}"""\n\n'
+        head = f'{DATACLASS}\nclass {name}(Event):\n    """{schema["doc"]}"""\n\n'
         constants = f"    TOPIC: ClassVar[str] = {path.stem!r}\n    SCHEMA: ClassVar[str] = {compact!r}\n\n"
         classes.append(head + constants + "\n".join(body) + "\n")
     table = "EVENTS: dict[str, type[Event]] = {cls.TOPIC: cls for cls in (" + ", ".join(names) + ")}\n"
