@@ -6,7 +6,6 @@ A deploy step with the owner's credentials, not a service. Every room has plain 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +22,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import OperationalError
 
+from runtime.environment import engine_environment
 from runtime.layout import layout_from_environment
+from runtime.secrets import load_secrets
 
 SERVICES = Path(__file__).resolve().parent.parent / "services"
-OWNER_SECRET = "postgres-{room}-owner"
+OWNER = "postgres-{room}-owner"
 """Name of the owner's password in the secret store."""
 LOCK = 7_221_001
 """Advisory lock of a migration: two deploys of one room take turns."""
@@ -48,10 +49,12 @@ class Room:
 
     @property
     def scripts(self) -> ScriptDirectory:
+        """Its revisions, as Alembic reads them."""
         return ScriptDirectory(self.migrations, version_locations=[self.migrations / "versions"])
 
     @property
     def head(self) -> str:
+        """The last of its revisions."""
         return self.scripts.get_current_head() or "nothing"
 
 
@@ -70,25 +73,25 @@ def chosen(names: list[str], services: Path = SERVICES) -> list[Room]:
 
 
 def url(room: str) -> URL:
-    """Say where the owner of a room's database logs in: ISA_MIGRATE_URL_<ROOM>, else the local set's PostgreSQL."""
+    """Say where the owner of a room's database logs in: ISA_MIGRATE_URL_<ROOM>, else by the secrets of this set."""
     if given := os.environ.get(f"ISA_MIGRATE_URL_{room.upper().replace('-', '_')}"):
         return make_url(given).set(drivername="postgresql+psycopg")
-    layout = layout_from_environment()
-    try:
-        secrets = json.loads(layout.secrets.read_text())
-    except FileNotFoundError:
-        typer.echo(f"{room}: {layout.secrets} is missing. Run `make setup`, or set ISA_MIGRATE_URL_{room.upper()}.", err=True)
-        raise MigrationFailed from None
-    name = OWNER_SECRET.format(room=room)
+    environment = engine_environment(layout_from_environment())
+    secrets = load_secrets(Path(environment["ISA_SECRETS_FILE"]))
+    name = OWNER.format(room=room)
     if name not in secrets:
-        typer.echo(f"{room}: {layout.secrets} has no {name}.", err=True)
+        typer.echo(
+            f"{room}: {environment['ISA_SECRETS_FILE']} has no {name}. Start the set once (`make start`), "
+            f"or set ISA_MIGRATE_URL_{room.upper()}.",
+            err=True,
+        )
         raise MigrationFailed
     return URL.create(
         "postgresql+psycopg",
         username=f"{room}_owner",
         password=secrets[name],
-        host="127.0.0.1",
-        port=layout.engine_port("postgres"),
+        host=environment["POSTGRES_HOST"],
+        port=int(environment["POSTGRES_PORT"]),
         database=room,
     )
 
@@ -96,7 +99,9 @@ def url(room: str) -> URL:
 @contextmanager
 def connected(room: Room) -> Iterator[Connection]:
     """Log in as the owner of a room's database, or say in one line why not."""
-    engine = sqlalchemy.create_engine(url(room.name), poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 10})
+    engine = sqlalchemy.create_engine(
+        url(room.name), poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 10}
+    )
     try:
         connection = engine.connect()
     except OperationalError as error:
@@ -150,7 +155,7 @@ def status_of(room: Room) -> str:
     return f"{room.name:<16} {at or 'empty':<32} {state}"
 
 
-def command(
+def migrate(
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[ROOM...]|status", help="Rooms to migrate, all when none; or `status`."),
@@ -174,9 +179,6 @@ def command(
         typer.echo(f"{room.name:<16} {moved}")
 
 
-app = typer.Typer(add_completion=False)
-app.command("migrate")(command)
-
-
-if __name__ == "__main__":
-    app()
+def register(app: typer.Typer) -> None:
+    """Add `isa migrate`."""
+    app.command("migrate")(migrate)

@@ -144,5 +144,6 @@ class Limit:
         if attempts > self.attempts:
             wait = max(ends_at - at, timedelta(seconds=1))
             raise TooManyAttempts(
-                f"Too many attempts. Wait {int(wait.total_seconds())} seconds, or reset the password.", retry_after=wait
+                f"Too many attempts. Wait {int(wait.total_seconds())} seconds, or reset the password.",
+                retry_after=wait,
             )

@@ -38,6 +38,7 @@ class SigningKey:
     expires_at: datetime | None = None
 
     def is_published(self, *, at: datetime) -> bool:
+        """Tell whether it belongs into the key set."""
         return self.expires_at is None or at < self.expires_at
 
 
@@ -110,7 +111,7 @@ class Issuer:
     life: timedelta
 
     def claims(self, subject: str, *, at: datetime) -> dict[str, object]:
-        """Return what every token says. `iat` keeps fractions, so that a new token outlives the change just before it."""
+        """Return what every token says. `iat` keeps fractions: a new token outlives the change just before it."""
         return {
             "iss": self.name,
             "aud": self.audience,
@@ -152,6 +153,7 @@ class Passwords:
         self._nobody = self._hasher.hash(secrets.token_urlsafe())
 
     def hash(self, password: str) -> str:
+        """Return what is kept of a password; its costs stand in it."""
         return self._hasher.hash(password)
 
     def verify(self, kept: str | None, password: str) -> bool:

@@ -19,9 +19,30 @@ RESET_LIFE = timedelta(hours=1)
 _LOCAL = re.compile(r"[^\s@<>()\[\],;:\\\"]{1,64}")
 _LABEL = re.compile(r"[^\W_](?:[^\W_]|-){0,61}[^\W_]|[^\W_]")
 _WELL_KNOWN = frozenset(
-    "1234567890 12345678910 0123456789 0987654321 1q2w3e4r5t qwertyuiop password12 password123 passw0rd123 letmein123 "
-    "iloveyou123 administrator changemechangeme qwerty12345 qwerty123456 abcdefghij 1111111111 0000000000 welcome123 "
-    "adminadmin passwordpassword correcthorse".split()
+    [
+        "1234567890",
+        "12345678910",
+        "0123456789",
+        "0987654321",
+        "1q2w3e4r5t",
+        "qwertyuiop",
+        "password12",
+        "password123",
+        "passw0rd123",
+        "letmein123",
+        "iloveyou123",
+        "administrator",
+        "changemechangeme",
+        "qwerty12345",
+        "qwerty123456",
+        "abcdefghij",
+        "1111111111",
+        "0000000000",
+        "welcome123",
+        "adminadmin",
+        "passwordpassword",
+        "correcthorse",
+    ]
 )
 
 
@@ -114,7 +135,13 @@ class Invitation:
         if at >= self.expires_at:
             raise InvitationGone("This invitation is no longer good. Ask for a new one.")
         return Member(
-            id=user_id, org_id=self.org_id, name=name, email=self.email, role=self.role, version=1, created_at=at
+            id=user_id,
+            org_id=self.org_id,
+            name=name,
+            email=self.email,
+            role=self.role,
+            version=1,
+            created_at=at,
         )
 
 

@@ -146,6 +146,7 @@ OF_NO_ORGANISATION = ("throttles", "signing_keys")
 
 
 def upgrade() -> None:
+    """Make the tables."""
     statements = [*tables.create(ROOM), *TABLES]
     for table in OF_AN_ORGANISATION:
         statements += tables.tenant_table(ROOM, table)
@@ -159,4 +160,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Refuse."""
     raise NotImplementedError("Migrations only go forward: write the next one.")

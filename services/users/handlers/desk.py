@@ -1,0 +1,233 @@
+"""The desk behind the doors: proves passwords off the loop, counts attempts, signs tokens, retries lost races."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from fastapi import Request
+
+from isa.events import ControlChanged
+from isa_common import Aborted, PermissionDenied, ResourceExhausted, Unavailable
+from kernel import Caller, Parts, log
+from kernel.caller import grants, policy
+from kernel.work import Work
+from services.users.domain.access import Credential, Limit, Session, WrongPassword, narrow
+from services.users.domain.keys import Issuer, Passwords, blind
+from services.users.domain.people import Member, Role, email_key
+from services.users.repository.access import Proofs, Throttles
+from services.users.repository.keys import Keyring
+from services.users.repository.mail import Mail
+from services.users.repository.people import Login, People
+from services.users.repository.preferences import Preferences
+
+T = TypeVar("T")
+RACES = 6
+"""How often a change is tried again after it lost a race."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How often somebody may try."""
+
+    account: Limit
+    address: Limit
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """What the routes share."""
+
+    parts: Parts
+    people: People
+    proofs: Proofs
+    throttles: Throttles
+    keyring: Keyring
+    preferences: Preferences
+    mail: Mail
+    issuer: Issuer
+    passwords: Passwords
+    limits: Limits
+    master: Callable[[], Awaitable[bytes]]
+    trusted_proxies: frozenset[str]
+    session_life: timedelta
+    hashes_at_once: int
+    hashes_waiting: int
+    reset_url: str
+    invitation_url: str
+    _hashing: asyncio.Semaphore = field(init=False)
+    _waiting: int = field(init=False, default=0)
+    _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._hashing = asyncio.Semaphore(self.hashes_at_once)
+
+    async def prepare(self) -> None:
+        """Read or make the signing key; a database that is not there yet is waited for at the first token instead."""
+        try:
+            await self.keyring.signer()
+        except Unavailable:
+            log.warning("users.keys.later", reason="the database is not reached yet")
+
+    async def finish(self) -> None:
+        """Wait for what was begun in the background."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def in_background(self, work: Awaitable[None]) -> None:
+        """Do something after the answer, so that its time tells nothing."""
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("users.background_failed")
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hashed(self, function: Callable[..., T], *arguments: object) -> T:
+        if self._waiting >= self.hashes_waiting:
+            raise ResourceExhausted(
+                "Too many log-ins at once. Try again in a moment.", retry_after=timedelta(seconds=2)
+            )
+        self._waiting += 1
+        try:
+            async with self._hashing:
+                return await asyncio.to_thread(function, *arguments)
+        finally:
+            self._waiting -= 1
+
+    async def hash(self, password: str) -> str:
+        """Return what is kept of a password."""
+        return await self._hashed(self.passwords.hash, password)
+
+    async def is_right(self, login: Login | None, password: str) -> bool:
+        """Compare a password; an unknown log-in costs the same."""
+        return await self._hashed(self.passwords.verify, login.password_hash if login else None, password)
+
+    def address(self, request: Request) -> str:
+        """Return the address of who calls: the peer, or what a trusted proxy says in X-Forwarded-For."""
+        peer = request.client.host if request.client else "unknown"
+        hops = [hop.strip() for hop in request.headers.get("x-forwarded-for", "").split(",") if hop.strip()]
+        while peer in self.trusted_proxies and hops:
+            peer = hops.pop()
+        return peer
+
+    @asynccontextmanager
+    async def attempt(self, request: Request, *, account: str = "", kind: str = "login") -> AsyncIterator[None]:
+        """Count an attempt before it is made, so that many at once do not pass; give it back when it succeeds."""
+        master = await self.master()
+        by_address = f"{kind}:by:{blind(master, self.address(request))}"
+        limits = {by_address: self.limits.address}
+        for_account = f"{kind}:as:{blind(master, email_key(account))}"
+        if account:
+            limits[for_account] = self.limits.account
+        await self.throttles.count(limits, at=self.parts.clock())
+        yield
+        await self.throttles.succeeded(forget=[for_account] if account else [], give_back=[by_address])
+
+    async def count(self, request: Request, *, account: str, kind: str, limit: Limit) -> None:
+        """Count what is never given back."""
+        master = await self.master()
+        subjects = {
+            f"{kind}:by:{blind(master, self.address(request))}": self.limits.address,
+            f"{kind}:as:{blind(master, email_key(account))}": limit,
+        }
+        await self.throttles.count(subjects, at=self.parts.clock())
+
+    async def forgive(self, account: str) -> None:
+        """Forget the failed log-ins of an account, whose owner has proved to be there."""
+        await self.throttles.succeeded(
+            forget=[f"login:as:{blind(await self.master(), email_key(account))}"], give_back=[]
+        )
+
+    def as_user(self, org: str, user: str) -> Caller:
+        """Return the caller that a proof makes: the work that follows is done for them."""
+        return Caller(org=org, user=user, workload=self.parts.name)
+
+    def person(self, caller: Caller) -> Caller:
+        """Refuse a program where a person must be: its credential must not make other proofs."""
+        if not caller.session.startswith("session-"):
+            raise PermissionDenied("This is for a person who logged in, not for a program.")
+        return caller
+
+    async def raced(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Do a change that reads, decides and writes by version; again when somebody else was faster."""
+        for attempt in range(RACES):
+            try:
+                return await change()
+            except Aborted:
+                if attempt == RACES - 1:
+                    raise
+                await asyncio.sleep(0.01 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def access_token(self, member: Member, *, proof: str, scopes: Sequence[str], at: datetime) -> str:
+        """Sign a token. `at` is when the rights were read: a change after it refuses the token."""
+        key, private = await self.keyring.signer()
+        return self.issuer.person(
+            key,
+            private,
+            user=member.id,
+            org=member.org_id,
+            role=member.role.value,
+            scopes=scopes,
+            proof=proof,
+            at=at,
+        )
+
+    def permissions(self, role: Role) -> list[str]:
+        """Return what a role gives."""
+        return policy()["roles"][role.value]
+
+    def narrowed(self, wanted: Sequence[str], *, held: Sequence[str]) -> tuple[str, ...]:
+        """Return wanted scopes that are within what is held; none wanted means no narrowing."""
+        return narrow(wanted, held, grants=grants)
+
+    def new_session(self, member: Member, *, device: str, scopes: Sequence[str] = (), at: datetime) -> Session:
+        """Return a session that begins now."""
+        return Session(
+            id=self.parts.new_id("session"),
+            org_id=member.org_id,
+            user_id=member.id,
+            scopes=tuple(scopes),
+            device=device,
+            version=1,
+            created_at=at,
+            used_at=at,
+            expires_at=at + self.session_life,
+        )
+
+    def end_session(self, work: Work, session: Session, *, at: datetime) -> None:
+        """Revoke a session here, and its access tokens everywhere."""
+        ended = session.revoked(at=at)
+        self.proofs.save_session(work, ended)
+        work.emit(
+            ControlChanged(aggregate_id=ended.id, aggregate_version=ended.version, kind="session", state="revoked")
+        )
+
+    def end_credential(self, work: Work, credential: Credential, *, at: datetime) -> None:
+        """Revoke a credential here, and its access tokens everywhere."""
+        ended = credential.revoked(at=at)
+        self.proofs.save_credential(work, ended)
+        work.emit(
+            ControlChanged(aggregate_id=ended.id, aggregate_version=ended.version, kind="credential", state="revoked")
+        )
+
+    async def end_sessions(self, work: Work, caller: Caller, *, but: str = "", at: datetime) -> None:
+        """Revoke all sessions of a user but one."""
+        for session in await self.proofs.sessions(caller, at=at):
+            if session.id != but:
+                self.end_session(work, session, at=at)
+
+    async def member(self, caller: Caller) -> Member:
+        """Return the member that a proof belongs to; one who was removed has none."""
+        member = await self.people.member(caller, caller.user)
+        if member is None:
+            raise WrongPassword("The e-mail address or the password is wrong.")
+        return member

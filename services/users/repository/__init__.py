@@ -1,0 +1,1 @@
+"""Where people, proofs, keys and preferences live."""
