@@ -197,13 +197,15 @@ def _endpoint(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         for parameter in signature.parameters.values()
     ]
 
+    answer = hints.get("return", signature.return_annotation)
+
     @functools.wraps(method)
     async def endpoint(*arguments: Any, **named: Any) -> Any:
         return await method(*arguments, **named)
 
     endpoint.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect reads it
         parameters=[item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters],
-        return_annotation=hints.get("return", signature.return_annotation),
+        return_annotation=None if answer is type(None) else answer,
     )
     del endpoint.__wrapped__
     return endpoint
