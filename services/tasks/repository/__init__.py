@@ -1,0 +1,1 @@
+"""Where tasks live: keys and queries, one file a table."""
