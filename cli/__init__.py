@@ -1,0 +1,1 @@
+"""The `isa` command: one file a noun, each with `register(app)`."""

@@ -1,0 +1,5 @@
+"""`python -m cli` is `isa`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,50 @@
+"""`isa`: run, look after and prove the set."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import typer
+
+NOUNS = ("up", "down", "status", "logs", "restart", "env", "topics", "migrate", "demo", "audit", "events", "dlq")
+
+HELP = """
+Run isA Cloud on this machine, without containers.
+
+\b
+    isa run            set up, start, tell a story against the real parts, stay up; Ctrl-C stops all
+    isa start          the same set in the background
+    isa status         what is up, and is it healthy
+    isa logs -f tasks  what a part says
+    isa stop           stop everything; the data stays
+
+\b
+ISA_HOME (default: .isa in the checkout) holds data, logs and secrets of this set.
+ISA_CACHE (default: ~/.cache/isa) holds the engines, for all sets.
+ISA_PORT_BASE moves every port: 15432 becomes BASE + 5432. With another
+home and base, sets run side by side.
+"""
+
+
+def build() -> typer.Typer:
+    """The command with every noun that is there."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    for noun in NOUNS:
+        if importlib.util.find_spec(f"cli.{noun}") is not None:
+            add(app, noun)
+    return app
+
+
+def add(app: typer.Typer, noun: str) -> None:
+    """A noun file either registers its commands, or is a group of commands of its own."""
+    module = importlib.import_module(f"cli.{noun}")
+    if hasattr(module, "register"):
+        module.register(app)
+    else:
+        app.add_typer(module.app, name=noun)
+
+
+def main() -> None:
+    """The console script."""
+    build()()

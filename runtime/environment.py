@@ -1,0 +1,25 @@
+"""The environment that the set's processes and commands find their engines by."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.layout import Layout
+
+
+def engine_environment(layout: Layout) -> dict[str, str]:
+    """Addresses of the engines; a variable that is set already wins, so that containers use the same commands."""
+    own = own_engine_environment(layout)
+    return {name: os.environ.get(name, value) for name, value in own.items()}
+
+
+def own_engine_environment(layout: Layout) -> dict[str, str]:
+    """Addresses of the engines that this layout starts."""
+    return {
+        "KAFKA_BROKERS": layout.address("kafka"),
+        "REGISTRY_URL": f"http://{layout.address('registry')}/apis/ccompat/v7",
+        "POSTGRES_HOST": "127.0.0.1",
+        "POSTGRES_PORT": str(layout.engine_port("postgres")),
+        "LOKI_URL": f"http://{layout.address('loki')}",
+        "ISA_SECRETS_FILE": str(layout.secrets),
+    }

@@ -1,0 +1,66 @@
+"""Loki's configuration: one process, files on this disk, a tenant in every request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.layout import Layout
+
+
+def configuration(layout: Layout) -> Path:
+    return layout.run / "loki.yaml"
+
+
+def prepare(layout: Layout) -> None:
+    configuration(layout).write_text(document(layout))
+
+
+def document(layout: Layout) -> str:
+    data = layout.data / "loki"
+    return f"""\
+auth_enabled: true
+server:
+  http_listen_address: 127.0.0.1
+  http_listen_port: {layout.engine_port("loki")}
+  grpc_listen_address: 127.0.0.1
+  grpc_listen_port: {layout.engine_port("loki-grpc")}
+  log_level: warn
+  grpc_server_max_recv_msg_size: 16777216
+  grpc_server_max_send_msg_size: 16777216
+common:
+  path_prefix: {data}
+  replication_factor: 1
+  instance_addr: 127.0.0.1
+  ring:
+    instance_addr: 127.0.0.1
+    kvstore: {{store: inmemory}}
+  storage:
+    filesystem:
+      chunks_directory: {data}/chunks
+      rules_directory: {data}/rules
+schema_config:
+  configs:
+    - from: "2024-01-01"
+      store: tsdb
+      object_store: filesystem
+      schema: v13
+      index: {{prefix: index_, period: 24h}}
+ingester:
+  lifecycler: {{min_ready_duration: 0s, final_sleep: 0s}}
+  wal: {{dir: {data}/wal, flush_on_shutdown: true}}
+limits_config:
+  allow_structured_metadata: true
+  reject_old_samples: false
+  creation_grace_period: 1h
+  unordered_writes: true
+  ingestion_rate_mb: 32
+  ingestion_burst_size_mb: 64
+  max_global_streams_per_user: 50000
+  volume_enabled: false
+query_range:
+  parallelise_shardable_queries: false
+frontend:
+  encoding: protobuf
+pattern_ingester: {{enabled: false}}
+analytics: {{reporting_enabled: false}}
+"""
