@@ -48,11 +48,12 @@ def create_app(settings: Settings, parts: Parts) -> Handlers:
     people = People(parts.sql)
     digests = Digests(parts.sql)
     deliveries = Deliveries(parts.sql)
+    addresses = Addresses(parts.invoke)
     mailer = Mailer(
         parts,
         deliveries=deliveries,
         people=people,
-        addresses=Addresses(parts.invoke),
+        addresses=addresses,
         titles=Titles(parts.invoke),
         post=Post(
             parts.bindings,
@@ -73,7 +74,13 @@ def create_app(settings: Settings, parts: Parts) -> Handlers:
         deliveries=deliveries,
         mailer=mailer,
         digest_runs=DigestRuns(
-            parts, people=people, digests=digests, watches=watches, inboxes=inboxes, wake=mailer.wake
+            parts,
+            people=people,
+            digests=digests,
+            watches=watches,
+            inboxes=inboxes,
+            addresses=addresses,
+            wake=mailer.wake,
         ),
         page_size=settings.page_size,
         digest_at=settings.digest_at,

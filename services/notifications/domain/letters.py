@@ -12,7 +12,7 @@ from isa.events import ReminderTriggered, UserRegistered
 from services.notifications.domain.deliveries import Delivery
 from services.notifications.domain.notices import DIGEST, TEXTS
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _PLURALS = {
     "task.updated": ("change to a task of yours", "changes to tasks of yours"),
     "task.completed": ("task of yours completed by others", "tasks of yours completed by others"),

@@ -96,7 +96,7 @@ class DigestOutcome(View):
     had_one: int
     """They got the digest of this day before."""
     nothing: int
-    """Nothing waits for them."""
+    """Nothing waits for them, or they want none."""
 
 
 class Handlers:

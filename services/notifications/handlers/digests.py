@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -11,6 +12,7 @@ from isa_common import Aborted, IsaError
 from kernel import Caller, Parts, log
 from services.notifications.domain.digests import HORIZON, Waiting, digest
 from services.notifications.domain.notices import Notice
+from services.notifications.repository.addresses import Addresses
 from services.notifications.repository.inboxes import Inboxes
 from services.notifications.repository.people import Digests, People
 from services.notifications.repository.watches import Watches
@@ -18,6 +20,8 @@ from services.notifications.repository.watches import Watches
 PAGE = 200
 """Users, or organisations, that are looked at together."""
 ATTEMPTS = 3
+AT_ONCE = 8
+"""Users that are asked after side by side."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,7 +32,7 @@ class Outcome:
     had_one: int = 0
     """They got the digest of this day before."""
     nothing: int = 0
-    """Nothing waits for them."""
+    """Nothing waits for them, or they want none."""
 
 
 class DigestRuns:
@@ -42,6 +46,7 @@ class DigestRuns:
         digests: Digests,
         watches: Watches,
         inboxes: Inboxes,
+        addresses: Addresses,
         wake: Callable[[], None],
     ) -> None:
         self._parts = parts
@@ -49,6 +54,7 @@ class DigestRuns:
         self._digests = digests
         self._watches = watches
         self._inboxes = inboxes
+        self._addresses = addresses
         self._wake = wake
 
     async def run(self, caller: Caller, day: date, *, force: bool = False) -> Outcome:
@@ -107,12 +113,19 @@ class DigestRuns:
         now = self._parts.clock()
         unread = await self._digests.unread(caller, wanted)
         due = await self._watches.due(caller, wanted, before=now + HORIZON)
-        notices: list[Notice] = []
-        for user in wanted:
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def of(user: str) -> Notice | None:
             tasks, total = due.get(user, ([], 0))
             waiting = Waiting(unread=unread.get(user, {}), due=tasks, due_total=total)
-            if not waiting.is_nothing:
-                notices.append(digest(user, day, waiting, run=runs.get(user, 0) + 1))
+            if waiting.is_nothing:
+                return None
+            async with gate:
+                if not await self._wants_digest(caller, user):
+                    return None
+            return digest(user, day, waiting, run=runs.get(user, 0) + 1)
+
+        notices = [notice for notice in await asyncio.gather(*map(of, wanted)) if notice]
         if notices:
             async with self._parts.work(caller) as work:
                 told = {notice.recipient_id: runs.get(notice.recipient_id, 0) + 1 for notice in notices}
@@ -120,6 +133,18 @@ class DigestRuns:
                 for notice in notices:
                     work.emit(put_in_inbox(notice))
         return len(notices), len(users) - len(wanted)
+
+    async def _wants_digest(self, caller: Caller, user: str) -> bool:
+        acting = Caller(org=caller.org, user=user, workload=self._parts.name)
+        try:
+            person = await self._addresses.person(acting)
+        except IsaError as error:  # the inbox need not wait for `users`; before the e-mail leaves, it is asked again
+            log.warning("digest.unasked", recipient_id=user, reason=error.message)
+            return True
+        if person is None:
+            await self._people.leave(acting, at=self._parts.clock())
+            return False
+        return person.wants_digest
 
 
 def put_in_inbox(notice: Notice) -> NotificationSent:

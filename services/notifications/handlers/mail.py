@@ -45,7 +45,7 @@ class Mailer:
         self._outcomes = parts.metrics.counter("isa_mails", "E-mails by what became of them.", ["outcome"])
         self._pending = parts.metrics.gauge("isa_mails_pending", "E-mails that wait to be sent.")
         self._running: asyncio.Task[int] | None = None
-        self._is_wanted = False
+        self._is_wanted = self._is_stopping = False
 
     def wake(self) -> None:
         """Look for due mails soon; called after a commit that queued one."""
@@ -55,7 +55,7 @@ class Mailer:
 
     async def stop(self) -> None:
         """Let the mails in flight end."""
-        self._is_wanted = False
+        self._is_stopping = True
         if self._running is not None:
             await asyncio.gather(self._running, return_exceptions=True)
 
@@ -65,6 +65,8 @@ class Mailer:
         while due := await self._deliveries.claim(now=self._parts.clock(), limit=AT_ONCE):
             await asyncio.gather(*(self._attempt(delivery) for delivery in due))
             attempted += len(due)
+            if self._is_stopping:  # the rest is in the database, and the next sweep takes it
+                break
         self._pending.set(await self._deliveries.pending())
         return attempted
 
@@ -90,10 +92,10 @@ class Mailer:
             log.info("mail.raced", delivery_id=delivery.id)  # another replica ended it
 
     async def _deliver(self, delivery: Delivery) -> tuple[State, str]:
-        caller = self._caller(delivery)
-        person = await self._addresses.person(caller, delivery.user_id)
+        caller = Caller(org=delivery.org_id, user=delivery.user_id, workload=self._parts.name)
+        person = await self._addresses.person(caller)
         if person is None:
-            await self._people.leave(caller, delivery.user_id, at=self._parts.clock())
+            await self._people.leave(caller, at=self._parts.clock())
             return State.SKIPPED, "They are no member any more."
         if not person.wants(delivery.kind):
             return State.SKIPPED, "They do not want such mail."
@@ -105,7 +107,8 @@ class Mailer:
         return State.SENT, ""
 
     async def _end(self, delivery: Delivery, state: State, reason: str) -> None:
-        async with self._parts.work(self._caller(delivery)) as work:
+        nobody = Caller(org=delivery.org_id, workload=self._parts.name)
+        async with self._parts.work(nobody) as work:
             work.extend([self._deliveries.end(delivery, state, at=self._parts.clock(), reason=reason)])
             if state is State.SENT:
                 work.emit(
@@ -138,6 +141,3 @@ class Mailer:
             until=until.isoformat(),
             reason=reason,
         )
-
-    def _caller(self, delivery: Delivery) -> Caller:
-        return Caller(org=delivery.org_id, workload=self._parts.name)

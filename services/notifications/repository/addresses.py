@@ -9,6 +9,11 @@ from isa_common import NotFound
 from kernel import Caller
 from services.notifications.domain.letters import Person
 
+WANTS_MAIL = "notifications.mail"
+"""Preference of a user that stops all e-mail when it is false."""
+WANTS_DIGEST = "notifications.digest"
+"""Preference of a user that stops the digest when it is false."""
+
 
 class Invoke(Protocol):
     """What this needs of service invocation."""
@@ -23,23 +28,19 @@ class Addresses:
     def __init__(self, invoke: Invoke) -> None:
         self._invoke = invoke
 
-    async def person(self, caller: Caller, user: str) -> Person | None:
-        """Return a person; None when they are no member any more."""
+    async def person(self, caller: Caller) -> Person | None:
+        """Return the person that the caller acts for; None when they are no member any more."""
         try:
-            found = await self._invoke.get("users", f"/v1/users/{user}", caller=caller)
-            wishes = await self._wishes(caller, user)
+            found = await self._invoke.get("users", f"/v1/users/{caller.user}", caller=caller)
         except NotFound:
             return None
+        wishes = await self._invoke.get("users", "/v1/me/preferences", caller=caller)
         return Person(
-            name=str(found.get("name", "")),
+            name=str(found["name"]),
             email=str(found["email"]),
-            wants_mail=bool(wishes.get("mail", True)),
-            wants_digest=bool(wishes.get("digest", True)),
+            wants_mail=wishes.get(WANTS_MAIL) is not False,
+            wants_digest=wishes.get(WANTS_DIGEST) is not False,
         )
-
-    async def _wishes(self, caller: Caller, user: str) -> dict[str, Any]:
-        found = await self._invoke.get("users", f"/v1/users/{user}/preferences", caller=caller)
-        return found if isinstance(found, dict) else {}
 
 
 class Titles:

@@ -57,9 +57,9 @@ class People:
         """The users of the caller's organisation, a page at a time."""
         return [row["user_id"] for row in await self._sql.acting_for(caller).query(MEMBERS, after, limit)]
 
-    async def leave(self, caller: Caller, user: str, *, at: datetime) -> None:
-        """Note that a user is no member any more."""
-        await self._sql.acting_for(caller).execute(LEAVE, user, at)
+    async def leave(self, caller: Caller, *, at: datetime) -> None:
+        """Note that the user whom the caller acts for is no member any more."""
+        await self._sql.acting_for(caller).execute(LEAVE, caller.user, at)
 
 
 class Digests:

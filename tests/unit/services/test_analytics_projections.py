@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,7 +47,7 @@ def _due(hours: int | None) -> datetime | None:
     return None if hours is None else START + timedelta(hours=hours)
 
 
-def _envelope(aggregate: str, version: int, after: int) -> dict[str, object]:
+def _envelope(aggregate: str, version: int, after: int) -> dict[str, Any]:
     return {
         "event_id": f"{aggregate}/{version}",
         "occurred_at": START + timedelta(hours=after),
