@@ -193,7 +193,7 @@ def clean_email(text: str) -> str:
 
 def email_key(email: str) -> str:
     """Return what makes two spellings one address: case and Unicode form do not."""
-    return unicodedata.normalize("NFKC", email.strip()).casefold()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).casefold()).strip()
 
 
 def clean_password(text: str) -> str:
