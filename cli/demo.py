@@ -1,7 +1,7 @@
 """`isa demo`: the story of the set, told against the real parts and checked as it is told.
 
-Two organisations sign up. One imports its task files, works on them, is reminded and gets its digest. Then the evidence is
-read from where it really is: Kafka, the rooms' databases, the audit, the log store. It fails when something does not add up.
+Two organisations sign up. One imports its task files, works on them, is reminded and gets its digest. Then the evidence
+is read from where it really is: Kafka, the rooms' databases, the audit. It fails when something does not add up.
 """
 
 from __future__ import annotations
@@ -215,9 +215,9 @@ def record_on_kafka(topic: str, event_id: str) -> tuple[int, int, dict[str, str]
         while left > 0:
             for message in consumer.consume(500, timeout=5):
                 left -= 1
-                headers = {name: value.decode() for name, value in message.headers() or []}
+                headers = {name: bytes(value).decode() for name, value in dict(message.headers() or {}).items()}
                 if headers.get("ce_id") == event_id:
-                    return message.partition(), message.offset(), headers
+                    return int(message.partition()), int(message.offset()), headers
     finally:
         consumer.close()
     raise Untrue(f"{topic} has no record of {event_id}")
@@ -254,9 +254,8 @@ def follow(member: Member, task: Mapping[str, Any]) -> None:
 
     for record in until("The audit record", audited):
         expect(record["trace_id"] == trace_id, "the audit has another trace")
-        tell(
-            f"audit     {record['kind']} {record['action']:<19} record {record['seq']} of the chain, hash {record['hash'][:12]}"
-        )
+        what = f"{record['kind']} {record['action']}"
+        tell(f"audit     {what:<24} record {record['seq']} of the chain, hash {record['hash'][:12]}")
 
 
 def compare(members: Mapping[str, Member]) -> None:
