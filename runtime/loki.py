@@ -57,10 +57,19 @@ limits_config:
   ingestion_burst_size_mb: 64
   max_global_streams_per_user: 50000
   volume_enabled: false
+  discover_log_levels: false
+  discover_service_name: []
 query_range:
   parallelise_shardable_queries: false
 frontend:
   encoding: protobuf
+  scheduler_address: {layout.address("loki-grpc")}
+  scheduler_dns_lookup_period: 500ms # how long the first start of a query path waits
+frontend_worker:
+  scheduler_address: {layout.address("loki-grpc")}
+  dns_lookup_duration: 500ms
+query_scheduler:
+  use_scheduler_ring: false
 pattern_ingester: {{enabled: false}}
 analytics: {{reporting_enabled: false}}
 """

@@ -1,0 +1,80 @@
+# One command for each thing people do here. Needs Linux, make and Python 3.11; everything else is fetched.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ISA := $(BIN)/isa
+ARGS ?=
+
+# uv asks the index that pip is told to ask.
+export UV_DEFAULT_INDEX ?= $(or $(PIP_INDEX_URL),https://pypi.org/simple)
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+export UV_NO_PROGRESS ?= $(if $(TERM),,1)
+
+.PHONY: help setup run start stop status demo test unit lint format generate bench chaos compose-test
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/uv: runtime/bootstrap.txt
+	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true); \
+	if [ "$$version" != 3.11 ]; then echo "Python 3.11 is needed (make PYTHON=/path/to/python3.11 ...)." >&2; exit 1; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
+	@echo "Installing uv into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r runtime/bootstrap.txt
+	@touch $@
+
+$(VENV)/synced: $(BIN)/uv uv.lock pyproject.toml client/pyproject.toml
+	@echo "Installing the packages of uv.lock into $(VENV)"
+	@$(BIN)/uv sync --frozen --quiet --all-groups
+	@touch $@
+
+setup: $(VENV)/synced ## Set up: virtual environment from uv.lock, engines into the cache (the first time: minutes)
+	@$(ISA) setup
+
+run: $(VENV)/synced ## Set up, start everything, tell the story, stay up with a table of the parts (Ctrl-C stops all)
+	@exec $(ISA) run $(ARGS)
+
+start: $(VENV)/synced ## Start everything in the background
+	@$(ISA) start $(ARGS)
+
+stop: $(VENV)/synced ## Stop everything; the data stays (isa down --wipe deletes it)
+	@$(ISA) stop
+
+status: $(VENV)/synced ## Show every part: state, pid, port, memory
+	@$(ISA) status
+
+demo: $(VENV)/synced ## Tell the story against the started set
+	@$(ISA) demo $(ARGS)
+
+test: $(VENV)/synced ## Every test; starts what it needs on ports and data of its own
+	@$(BIN)/python -m pytest $(ARGS)
+
+unit: $(VENV)/synced ## The tests that need no engine: seconds
+	@$(BIN)/python -m pytest tests/unit tests/architecture $(ARGS)
+
+lint: $(VENV)/synced ## ruff, mypy, import contracts, buf
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@if [ -f buf.yaml ] || [ -f schemas/proto/buf.yaml ]; then $(BIN)/buf lint $(if $(wildcard buf.yaml),,schemas/proto); fi
+
+format: $(VENV)/synced ## Format the code
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+generate: $(VENV)/synced ## Regenerate schemas/gen from the contracts
+	@$(BIN)/python -m schemas.generate $(ARGS)
+
+bench: $(VENV)/synced ## The benchmarks: make bench ARGS=pipeline
+	@$(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/synced ## Kill parts under load and count what was lost
+	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+compose-test: $(VENV)/synced ## The same set in containers: up, story, restart, data still there (long)
+	@$(BIN)/python -m pytest tests/compose $(ARGS)
