@@ -43,9 +43,7 @@ class Breaker:
         now = self._clock()
         if now < self._opens_at:
             wait = timedelta(seconds=self._opens_at - now)
-            raise Unavailable(
-                "The service did not answer the last calls; waiting before the next.", retry_after=wait
-            )
+            raise Unavailable("The service did not answer the last calls; waiting before the next.", retry_after=wait)
         self._hold(now)
 
     def record(self, code: Code) -> None:

@@ -97,9 +97,7 @@ class Logs:
             duration = Duration()
             duration.FromTimedelta(since)
         request = logs_pb2.TailRequest(query=query, since=duration)
-        async for response in self._transport.stream(
-            _TAIL, request, timeout=timedelta(0), acting=self._acting
-        ):
+        async for response in self._transport.stream(_TAIL, request, timeout=timedelta(0), acting=self._acting):
             for entry in response.entries:
                 yield _entry(entry)
 

@@ -163,9 +163,7 @@ class Sql:
         response = await self._transport.unary(_EXECUTE, request, timeout=timeout, acting=self._acting)
         return _result(response.result)
 
-    async def execute_batch(
-        self, statements: Sequence[Statement], *, timeout: timedelta | None = None
-    ) -> list[Result]:
+    async def execute_batch(self, statements: Sequence[Statement], *, timeout: timedelta | None = None) -> list[Result]:
         """Run statements in one transaction, all or none.
 
         Aborted says that one touched another number of rows than expected. Unavailable and DeadlineExceeded
@@ -179,9 +177,7 @@ class Sql:
         """Return the same, acting for an organisation; only our own workloads may."""
         return Sql(self._transport, acting_for=acting(caller, org, user))
 
-    async def _pages(
-        self, sql: str, params: Sequence[object], timeout: timedelta | None
-    ) -> AsyncIterator[list[Row]]:
+    async def _pages(self, sql: str, params: Sequence[object], timeout: timedelta | None) -> AsyncIterator[list[Row]]:
         request = sql_pb2.QueryRequest(statement=_message(Statement(sql, *params)))
         shape = None
         async for response in self._transport.stream(_QUERY, request, timeout=timeout, acting=self._acting):
@@ -191,9 +187,7 @@ class Sql:
 
 
 def _message(statement: Statement) -> sql_pb2.Statement:
-    return sql_pb2.Statement(
-        sql=statement.sql, params=encode(statement.params), expect_rows=statement.expect_rows
-    )
+    return sql_pb2.Statement(sql=statement.sql, params=encode(statement.params), expect_rows=statement.expect_rows)
 
 
 def _result(result: sql_pb2.Result) -> Result:

@@ -83,9 +83,7 @@ class Link:
                 self._replace()
             assert self._channel is not None
             make = self._channel.unary_stream if method.is_streaming else self._channel.unary_unary
-            call = make(
-                method.path, request_serializer=method.serialize, response_deserializer=method.deserialize
-            )
+            call = make(method.path, request_serializer=method.serialize, response_deserializer=method.deserialize)
             self._calls[method.path] = call
         return call
 
@@ -101,10 +99,7 @@ class Link:
             rebuild_after = within * random.uniform(0.4, 0.6)
             if await self._connected(rebuild_after - (time.monotonic() - started)):
                 return True
-            if (
-                self._channel is None
-                or self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
-            ):
+            if self._channel is None or self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 self._replace()
             return await self._connected(within - (time.monotonic() - started))
 
@@ -150,9 +145,7 @@ class Link:
             task.add_done_callback(self._closing.discard)
 
 
-_links: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, bytes | None], Link]] = (
-    WeakKeyDictionary()
-)
+_links: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, bytes | None], Link]] = WeakKeyDictionary()
 
 
 def _join(address: str, root_certificate: bytes | None) -> Link:

@@ -63,9 +63,7 @@ def _wire(value: object, field: str) -> object:
             return {str(key): _wire(item, f"{field}.{key}") for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
             return [_wire(item, f"{field}[{index}]") for index, item in enumerate(value)]
-    raise InvalidArgument(
-        f"A {kind.__name__} has no wire form; give text, a number, a date or JSON.", field=field
-    )
+    raise InvalidArgument(f"A {kind.__name__} has no wire form; give text, a number, a date or JSON.", field=field)
 
 
 def _timestamp(text: str) -> datetime | str:
@@ -112,7 +110,4 @@ def decoder(type_name: str) -> Decoder | None:
 
 
 def _elements(items: list[Any], each: Decoder) -> list[Any]:
-    return [
-        None if item is None else _elements(item, each) if isinstance(item, list) else each(item)
-        for item in items
-    ]
+    return [None if item is None else _elements(item, each) if isinstance(item, list) else each(item) for item in items]

@@ -1,0 +1,1 @@
+"""Adapters: one engine each, behind the contract of its capability."""

@@ -1,0 +1,131 @@
+"""One connection: values as text where JSON needs it, and statements prepared once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+from asyncpg.introspection import TypeRecord
+from asyncpg.protocol import BUILTIN_TYPE_NAME_MAP
+
+from services.adapters.postgres.codec import NATIVE, Catalog, Encode, TypeFacts
+
+SETTINGS = {
+    "application_name": "isa-sql",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "client_min_messages": "error",
+    "jit": "off",
+    "idle_in_transaction_session_timeout": "60s",
+}
+STATEMENTS = 200
+"""Prepared statements that a connection keeps."""
+
+_TYPES = """
+SELECT t.oid, t.typname, t.typelem, t.typdelim::text, e.typname, t.typcategory = 'A'
+FROM pg_catalog.pg_type AS t LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem
+WHERE t.oid = ANY ($1::oid[]) OR t.oid IN (SELECT typelem FROM pg_catalog.pg_type WHERE oid = ANY ($1::oid[]))
+"""
+_NO_STATEMENT = SimpleNamespace(name="types")
+_ALIASES = frozenset({"char", "opaque", "any"})
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A statement that this connection knows: what it takes and what it gives."""
+
+    statement: Any
+    """asyncpg's; kept so that it is not collected."""
+    state: Any
+    encoders: tuple[Encode, ...]
+    columns: tuple[tuple[str, str], ...]
+    """Name and type of each."""
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg comes without types
+    """A connection of one role to one database.
+
+    It uses two inner calls of the driver (pinned): `bind_execute` with a limit of rows, which the public API has
+    only for cursors, at twice the round trips; and the hook that looks up unknown types, so that they become text
+    without asyncpg's slow recursive query.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.catalog = Catalog()
+        self._statements: OrderedDict[str, Prepared] = OrderedDict()
+
+    async def prime(self, catalog: Catalog) -> None:
+        """Make every built-in type that JSON cannot hold travel as text; asks no network."""
+        self.catalog = catalog
+        for name, oid in BUILTIN_TYPE_NAME_MAP.items():
+            if " " in name or name in _ALIASES:
+                continue
+            if name.endswith("[]"):
+                catalog.add(TypeFacts(oid, name, element=BUILTIN_TYPE_NAME_MAP[name[:-2]]))
+            else:
+                catalog.add(TypeFacts(oid, name))
+            if name not in NATIVE:
+                await self._travel_as_text(oid, name)
+
+    async def prepared(self, sql: str) -> Prepared:
+        """Prepare a statement, or return it as prepared before."""
+        known = self._statements.get(sql)
+        if known is not None:
+            self._statements.move_to_end(sql)
+            return known
+        statement = await self.prepare(sql)
+        encoders = tuple(self.catalog.encoder(each.oid) for each in statement.get_parameters())
+        columns = tuple((each.name, self.catalog.name(each.type.oid)) for each in statement.get_attributes())
+        prepared = Prepared(statement, statement._state, encoders, columns)
+        self._statements[sql] = prepared
+        if len(self._statements) > STATEMENTS:
+            self._statements.popitem(last=False)
+        return prepared
+
+    async def run(self, prepared: Prepared, arguments: list[Any], *, limit: int) -> tuple[list[Any], str, bool]:
+        """Run a statement; return at most `limit` rows, the command's tag, and whether that was all."""
+        rows, tag, is_complete = await self._protocol.bind_execute(prepared.state, arguments, "", limit, True, None)
+        return rows or [], _text(tag), is_complete
+
+    async def more(self, prepared: Prepared, *, limit: int) -> tuple[list[Any], bool]:
+        """Return the next rows of the statement that was run last in this transaction."""
+        rows, _, is_complete = await self._protocol.execute(prepared.state, "", limit, True, None)
+        return rows or [], is_complete
+
+    def forget(self) -> None:
+        """Drop what was prepared: a table has changed since."""
+        self._statements.clear()
+
+    async def _introspect_type(self, typename: str, schema: str) -> Any:
+        """Built-in types are known; asked by set_type_codec."""
+        return TypeRecord((self._asked, None, b"b"))
+
+    async def _introspect_types(self, typeoids: Any, timeout: Any) -> Any:
+        """Look unknown types up once a database, and make them travel as text."""
+        missing = [oid for oid in typeoids if oid not in self.catalog]
+        if missing:
+            for oid, name, element, delimiter, element_name, is_array in await self.fetch(_TYPES, missing):
+                if is_array and element:
+                    self.catalog.add(TypeFacts(oid, f"{element_name}[]", element, delimiter))
+                else:
+                    self.catalog.add(TypeFacts(oid, name))
+        for oid in typeoids:
+            await self._travel_as_text(oid, self.catalog.name(oid))
+        return [], _NO_STATEMENT
+
+    async def _travel_as_text(self, oid: int, name: str) -> None:
+        self._asked = oid
+        await self.set_type_codec(
+            name, schema="pg_catalog", encoder=str, decoder=self.catalog.decoder(oid), format="text"
+        )
+
+
+def _text(tag: Any) -> str:
+    return tag.decode() if isinstance(tag, bytes) else str(tag or "")
