@@ -13,7 +13,6 @@ ARGS ?=
 # uv asks the index that pip is told to ask.
 export UV_DEFAULT_INDEX ?= $(or $(PIP_INDEX_URL),https://pypi.org/simple)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
-export UV_NO_PROGRESS ?= $(if $(TERM),,1)
 
 .PHONY: help setup run start stop status demo test unit lint format generate bench chaos compose-test
 
