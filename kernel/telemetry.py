@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, Status, StatusCode
+from structlog.tracebacks import ExceptionDictTransformer
 
 from kernel.call import CORRELATION, CURRENT
 
@@ -138,7 +139,7 @@ def configure(service: str, *, level: str, otlp_endpoint: str, sampling: float) 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ExtraAdder(),
         _located,
-        structlog.processors.dict_tracebacks,
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),  # they hold secrets
         _masked,
     ]
     structlog.configure(
