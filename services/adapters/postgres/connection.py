@@ -33,7 +33,10 @@ FROM pg_catalog.pg_type AS t LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.type
 WHERE t.oid = ANY ($1::oid[]) OR t.oid IN (SELECT typelem FROM pg_catalog.pg_type WHERE oid = ANY ($1::oid[]))
 """
 _NO_STATEMENT = SimpleNamespace(name="types")
-_ALIASES = frozenset({"char", "opaque", "any"})
+_ALIASES = frozenset(
+    {"any", "bigint", "char", "character", "decimal", "int", "integer", "opaque", "real", "smallint"}
+)
+"""Second names of types in the driver's table; the catalog knows the first."""
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg comes wit
         """Make every built-in type that JSON cannot hold travel as text; asks no network."""
         self.catalog = catalog
         for name, oid in BUILTIN_TYPE_NAME_MAP.items():
-            if " " in name or name in _ALIASES:
+            if " " in name or name.removesuffix("[]") in _ALIASES:
                 continue
             if name.endswith("[]"):
                 catalog.add(TypeFacts(oid, name, element=BUILTIN_TYPE_NAME_MAP[name[:-2]]))
