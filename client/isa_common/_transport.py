@@ -359,8 +359,8 @@ def _error(failure: grpc.aio.AioRpcError, request_id: str) -> IsaError:
     for key, value in failure.trailing_metadata() or ():
         if key == _STATUS_HEADER and isinstance(value, bytes):
             for detail in Status.FromString(value).details:
-                for message in (info, retry, bad, asked):
-                    detail.Unpack(message)
+                for known in (info, retry, bad, asked):
+                    detail.Unpack(known)
     if not info.reason:  # said by gRPC or a sidecar on the way, in words that name hosts
         code = Code.UNAVAILABLE if code in _NOT_SERVED else code
         message = _PLAIN.get(code, message)
