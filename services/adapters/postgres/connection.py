@@ -112,9 +112,9 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg comes wit
 
     async def _introspect_types(self, typeoids: Any, timeout: Any) -> Any:
         """Look unknown types up once a database, and make them travel as text."""
-        missing = [oid for oid in typeoids if oid not in self.catalog]
+        missing = ",".join(str(oid) for oid in typeoids if oid not in self.catalog)
         if missing:
-            for oid, name, element, delimiter, element_name, is_array in await self.fetch(_TYPES, missing):
+            for oid, name, element, delimiter, element_name, is_array in await self.fetch(_TYPES, f"{{{missing}}}"):
                 if is_array and element:
                     self.catalog.add(TypeFacts(oid, f"{element_name}[]", element, delimiter))
                 else:

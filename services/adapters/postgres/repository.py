@@ -239,7 +239,7 @@ def _begin(caller: Caller, begin: str) -> str:
     text = f"{begin}; SET LOCAL statement_timeout = {max(int(left * 1000) - 20, SHORTEST_TIMEOUT)}"
     if caller.org:
         assert _IDENTIFIER.fullmatch(caller.org) and _IDENTIFIER.fullmatch(caller.user), "verified with the token"
-        text += f"; SET LOCAL isa.org = '{caller.org}'; SET LOCAL isa.user = '{caller.user}'"
+        text += f"; SET LOCAL isa.org = '{caller.org}'; SET LOCAL isa.\"user\" = '{caller.user}'"
     return text
 
 
@@ -336,8 +336,17 @@ STATES: dict[str, tuple[type[IsaError], str]] = {
     "57014": (DeadlineExceeded, "The statement did not finish before its deadline."),
 }
 
+
+def outside(error: asyncpg.PostgresError) -> IsaError:
+    """Our error for what PostgreSQL said outside a caller's statement: at most that it cannot do more now."""
+    kind, message = _kind(str(error.sqlstate or ""))
+    if kind in (Unavailable, ResourceExhausted, DeadlineExceeded, Aborted):
+        return kind(message, retry_after=timedelta(seconds=1))
+    return Internal("The database could not do this.")
+
+
 ERRORS: ErrorMap = {
-    asyncpg.PostgresError: lambda error: failure(error, "", "", 0),
+    asyncpg.PostgresError: outside,
     asyncpg.InterfaceError: lambda _: Unavailable("The connection to the database was lost."),
     asyncpg.DataError: lambda _: InvalidArgument("A parameter does not fit its type."),
     OSError: lambda _: Unavailable("The database could not be reached."),

@@ -1,0 +1,154 @@
+"""The adapters on their real engines, served in this process: no sidecar, no tokens, and callers that a test names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from isa_common import Isa
+from kernel.audit import AuditSpool
+from kernel.call import Call
+from kernel.caller import Caller
+from kernel.chain import Chain
+from kernel.rpc.server import Adapter, RpcServer
+
+ROOM = "conformance"
+"""A room of the tests: a database with both logins of a room."""
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Where the engines under test are."""
+
+    postgres: str
+    loki: str
+    secrets: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def engines(request: pytest.FixtureRequest) -> Engines:
+    """The engines of the test set, or those that ISA_TEST_POSTGRES and its like name."""
+    if address := os.environ.get("ISA_TEST_POSTGRES"):
+        secrets = json.loads(Path(os.environ["ISA_TEST_SECRETS"]).read_text())
+        return Engines(address, os.environ.get("ISA_TEST_LOKI", "http://127.0.0.1:13100"), secrets)
+    stack = request.getfixturevalue("stack")
+    layout = stack.layout
+    return Engines(layout.address("postgres"), f"http://{layout.address('loki')}", stack.secrets)
+
+
+class Identity:
+    """Takes callers from metadata that a test writes, where the real one verifies a token."""
+
+    async def caller(self, metadata: dict[str, str]) -> Caller:
+        given = json.loads(metadata["authorization"].removeprefix("Bearer "))
+        workload = given.get("workload", "")
+        org, user = metadata.get("isa-org", given.get("org", "")), metadata.get("isa-user", given.get("user", ""))
+        return Caller(org=org, user=user, roles=frozenset({"owner"}), workload=workload)
+
+
+class Permitted(Chain):
+    """The real chain; workloads of the tests may do everything."""
+
+    async def auth(self, call: Call) -> None:
+        call.caller = await self.identity.caller(call.metadata)
+
+
+class NoSlot:
+    def write(self, *_: object) -> None: ...
+
+    def release(self) -> None: ...
+
+
+class NoSpool:
+    def reserve(self, *_: object, **__: object) -> NoSlot:
+        return NoSlot()
+
+
+@asynccontextmanager
+async def serving(adapter: Adapter) -> AsyncIterator[str]:
+    """Serve an adapter on a free port."""
+    chain = Permitted(service="test", spool=NoSpool(), identity=Identity(), errors=adapter.errors)
+    server = RpcServer("127.0.0.1:0", chain=chain)
+    server.add(adapter)
+    await adapter.implementation.start()
+    await server.start()
+    await server.ready()
+    try:
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        await server.stop(timedelta(0))
+        await adapter.implementation.stop()
+
+
+def person(address: str, org: str, user: str = "user-1") -> Isa:
+    """A client with a person's token."""
+    return Isa(address, token=json.dumps({"org": org, "user": user}))
+
+
+def workload(address: str, name: str = ROOM) -> Isa:
+    """A client with a workload's token."""
+    return Isa(address, token=json.dumps({"workload": name}))
+
+
+class Secrets:
+    """The secret store of the tests."""
+
+    def __init__(self, secrets: dict[str, str]) -> None:
+        self._secrets = {**secrets, f"postgres-{ROOM}-app": "app", f"postgres-{ROOM}-system": "system"}
+
+    async def get(self, name: str) -> str:
+        return self._secrets[name]
+
+
+@dataclass
+class FakeParts:
+    secrets: Secrets
+
+
+@pytest.fixture(scope="session")
+def room_database(engines: Engines) -> None:
+    """A database of a room, with its tables made anew."""
+    import asyncio
+
+    async def make() -> None:
+        host, _, port = engines.postgres.rpartition(":")
+        login = {"host": host, "port": int(port), "user": "isa", "password": engines.secrets["postgres-superuser"]}
+        admin = await asyncpg.connect(database="postgres", **login)
+        for role in ("owner", "app", "system"):
+            if not await admin.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", f"{ROOM}_{role}"):
+                await admin.execute(f"CREATE ROLE {ROOM}_{role} LOGIN PASSWORD '{role}'")
+        if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", ROOM):
+            await admin.execute(f"CREATE DATABASE {ROOM} OWNER {ROOM}_owner")
+        await admin.close()
+        from kernel import tables
+
+        room = await asyncpg.connect(database=ROOM, **login)
+        await room.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        for statement in tables.create(ROOM):
+            await room.execute(statement)
+        await room.execute("CREATE TABLE things (id text PRIMARY KEY, org_id text NOT NULL, title text NOT NULL, version int NOT NULL DEFAULT 1)")
+        for statement in tables.tenant_table(ROOM, "things"):
+            await room.execute(statement)
+        await room.close()
+
+    asyncio.run(make())
+
+
+@pytest_asyncio.fixture
+async def sql_address(engines: Engines, room_database: None) -> AsyncIterator[str]:
+    """A PostgreSQL adapter on the engine under test."""
+    from services.adapters.postgres.app import Settings, create_app
+
+    host, _, port = engines.postgres.rpartition(":")
+    settings = Settings(host=host, port=int(port), rooms=frozenset({ROOM}), connections=12, connections_each=4)
+    async with serving(create_app(settings, FakeParts(Secrets(engines.secrets)))) as address:
+        yield address
