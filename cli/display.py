@@ -36,8 +36,10 @@ def perform(work: Coroutine[Any, Any, T]) -> T:
 def status_table(parts: Iterable[Status]) -> Table:
     """Part, state, pid, port and memory."""
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("part", "left"), ("state", "left"), ("pid", "right"), ("port", "right"), ("memory", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # a literal of rich
+    for name in ("part", "state"):
+        table.add_column(name)
+    for name in ("pid", "port", "memory"):
+        table.add_column(name, justify="right")
     table.add_column("what it is", style="dim")
     total = 0
     for part in parts:

@@ -16,7 +16,10 @@ from runtime.start import StartError, runtime_as_it_is
 def env(
     part: Annotated[str, typer.Argument(help="A part; without one, the addresses of the engines.")] = "",
 ) -> None:
-    """Print the environment of a part, to run it by hand: env $(isa env tasks) python -m kernel services.tasks"""
+    """Print the environment of a part.
+
+    To run one by hand: env $(isa env tasks) python -m kernel services.tasks
+    """
 
     async def work() -> None:
         layout = layout_from_environment()

@@ -12,7 +12,9 @@ from runtime.progress import Progress
 from runtime.start import open_runtime
 
 
-def restart(part: Annotated[str, typer.Argument(help="A part as `isa status` names it: tasks, tasks-dapr, kafka...")]) -> None:
+def restart(
+    part: Annotated[str, typer.Argument(help="A part as `isa status` names it: tasks, tasks-dapr, kafka...")],
+) -> None:
     """Stop one part and start it again; the others stay up and reconnect."""
 
     async def work() -> None:

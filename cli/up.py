@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
 import signal
 import sys
 import time
@@ -92,8 +93,6 @@ async def stay(layout: Layout, *, story: bool) -> None:
 
 async def tell_story(layout: Layout) -> None:
     """`isa demo` in its own process; a failing story is told, and does not stop the set."""
-    import os  # noqa: PLC0415
-
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli", "demo", cwd=CHECKOUT, env={**os.environ, **own_engine_environment(layout)}
     )
@@ -141,9 +140,14 @@ def addresses(layout: Layout) -> None:
         if not app.is_grpc:
             url = f"http://127.0.0.1:{layout.port(app.values['appPort'])}/docs"
             console.print(f"  {app.name:<14} {url}", highlight=False)
-    console.print(f"  {'schema registry':<14} http://{layout.address('registry')}/apis/ccompat/v7/subjects", highlight=False)
-    console.print(f"  {'kafka':<14} {layout.address('kafka')}   (isa topics)", highlight=False)
-    console.print(f"  {'postgres':<14} {layout.address('postgres')}   (isa env)\n", highlight=False)
+    others = {
+        "registry": f"http://{layout.address('registry')}/apis/ccompat/v7/subjects",
+        "kafka": f"{layout.address('kafka')}   (isa topics)",
+        "postgres": f"{layout.address('postgres')}   (isa env)",
+    }
+    for name, address in others.items():
+        console.print(f"  {name:<14} {address}", highlight=False)
+    console.print()
 
 
 def register(app: typer.Typer) -> None:

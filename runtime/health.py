@@ -58,7 +58,7 @@ def kafka(port: int) -> Probe:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             return False
         _, correlation, error = struct.unpack(">iih", answer)
-        return correlation == 1 and error == 0
+        return bool(correlation == 1 and error == 0)
 
     return probe
 

@@ -125,7 +125,8 @@ def databases_script(secrets: Mapping[str, str]) -> str:
     def role(name: str, secret: str, extra: str = "") -> None:
         password = secrets[secret].replace("'", "''")
         lines.append(
-            f"SELECT 'CREATE ROLE {name}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') \\gexec"
+            f"SELECT 'CREATE ROLE {name}' "  # noqa: S608 - our names
+            f"WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') \\gexec"
         )
         lines.append(f"ALTER ROLE {name} LOGIN NOSUPERUSER NOBYPASSRLS {extra} PASSWORD '{password}';")
 
@@ -135,7 +136,7 @@ def databases_script(secrets: Mapping[str, str]) -> str:
             role(f"{database}_{kind}", f"postgres-{database}-{kind}")
         lines.append(
             f"SELECT 'CREATE DATABASE {database} OWNER {database}_owner' "
-            f"WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}') \\gexec"
+            f"WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}') \\gexec"  # noqa: S608 - our names
         )
         lines.append(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC;")
         lines.append(f"GRANT CONNECT ON DATABASE {database} TO {database}_app, {database}_system;")

@@ -1,4 +1,4 @@
-"""What people see while parts are fetched, built and started: a live table, or plain lines where there is no terminal."""
+"""What people see while parts are fetched, built and started: a live table, or plain lines without a terminal."""
 
 from __future__ import annotations
 

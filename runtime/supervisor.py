@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]  # comes without types
 
 from runtime.layout import CHECKOUT, Layout
 from runtime.secrets import write_private
@@ -157,7 +157,7 @@ class Supervisor:
         if not await self.is_running():
             return
         await self.call("supervisor.shutdown")
-        while await self.is_running():
+        while await self.is_running():  # noqa: ASYNC110 - another process goes, which sets no event
             await asyncio.sleep(0.1)
 
     def last_lines(self, name: str, count: int = 20) -> list[str]:
@@ -171,7 +171,7 @@ class Supervisor:
 
 
 def render(layout: Layout, programs: Iterable[Program]) -> str:
-    """supervisord's configuration file."""
+    """The configuration file of supervisord."""
     sections: dict[str, dict[str, str]] = {
         "unix_http_server": {"file": escaped(layout.socket), "chmod": "0700"},
         "supervisord": {
@@ -215,7 +215,7 @@ def render(layout: Layout, programs: Iterable[Program]) -> str:
 
 
 def escaped(value: object) -> str:
-    """supervisord expands `%(name)s`; a plain percent sign is doubled."""
+    """Double the percent signs: supervisord expands `%(name)s`."""
     return str(value).replace("%", "%%")
 
 
