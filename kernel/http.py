@@ -286,7 +286,13 @@ def is_sidecar(request: Request, token: str) -> bool:
 
 def http_app(handlers: object, *, title: str, chain: Chain, max_body: int) -> FastAPI:
     """Return the FastAPI app of a room's routes."""
-    app = FastAPI(title=f"isA Cloud: {title}", description=inspect.getdoc(handlers) or "", redoc_url=None, version="1")
+    app = FastAPI(
+        title=f"isA Cloud: {title}",
+        description=inspect.getdoc(handlers) or "",
+        redoc_url=None,
+        version="1",
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # the chain has all three
+    )
     limits: list[tuple[str, Any, int]] = []
     bearer = HTTPBearer(auto_error=False, description="A token of the users service.")
     for door, method in doors_of(handlers):
