@@ -23,6 +23,7 @@ from filelock import FileLock
 from runtime.environment import own_engine_environment
 from runtime.layout import CHECKOUT, Layout
 from runtime.processes import load_apps
+from runtime.start import runtime_as_it_is
 
 HOME = Path(os.environ.get("ISA_TEST_HOME", CHECKOUT / ".isa" / "test"))
 PORT_BASE = int(os.environ.get("ISA_TEST_PORT_BASE", "20000"))
@@ -60,6 +61,11 @@ class Stack:
             for app in load_apps()
             if not app.is_grpc
         }
+
+    async def pid(self, part: str) -> int:
+        """Process id of a part, as the supervisor has it."""
+        found = {status.name: status.pid for status in await runtime_as_it_is(self.layout).status()}
+        return found[part]
 
     def isa(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the `isa` command against this set."""
