@@ -28,7 +28,7 @@ def grants(permission: str, granted: str) -> bool:
     """Tell whether a granted permission covers another: admin covers write, write covers read, `*` every capability."""
     capability, _, level = permission.partition(".")
     held, _, held_level = granted.partition(".")
-    return held in (capability, "*") and LEVELS[held_level] >= LEVELS[level]
+    return held in (capability, "*") and LEVELS.get(held_level, -1) >= LEVELS[level]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 
 import jwt
 
-from isa_common import PermissionDenied, Unauthenticated, Unavailable
+from isa_common import InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
+from kernel import telemetry
 from kernel.caller import Caller, org_id, user_id
 
 ALGORITHMS = ["EdDSA", "RS256"]
@@ -21,6 +22,8 @@ LEEWAY = 30
 """Seconds that two clocks may differ."""
 CACHED_TOKENS = 10_000
 KEYS_AT_MOST_EVERY = 5.0
+KEYS_AGAIN_AFTER = 1.0
+"""Seconds before another attempt, when the keys could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ class Identity:
         self._fetch = people_keys
         self._revocations = revocations
         self._keys: dict[str, object] = {}
-        self._fetched = float("-inf")
+        self._fetch_from = float("-inf")
+        self._is_keyless = False
         self._fetching = asyncio.Lock()
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
 
@@ -158,8 +162,8 @@ class Identity:
             return Verified(Caller(workload=name, scopes=scopes), issued, expires, ())
         roles = claims.get("roles")
         caller = Caller(
-            org=org_id(str(claims.get("org", ""))),
-            user=str(claims["sub"]),
+            org=_well_formed(org_id, claims.get("org")),
+            user=_well_formed(user_id, claims["sub"]),
             roles=frozenset(map(str, roles)) if isinstance(roles, list) else frozenset(),
             scopes=scopes,
             session=str(claims.get("sid", "")),
@@ -168,21 +172,33 @@ class Identity:
         return Verified(caller, issued, expires, subjects)
 
     async def _key(self, kid: str) -> object:
-        if kid not in self._keys and time.monotonic() - self._fetched >= KEYS_AT_MOST_EVERY:
+        if kid not in self._keys and time.monotonic() >= self._fetch_from:
             async with self._fetching:
-                if kid not in self._keys and time.monotonic() - self._fetched >= KEYS_AT_MOST_EVERY:
+                if kid not in self._keys and time.monotonic() >= self._fetch_from:
                     await self._refresh()
         if kid not in self._keys:
+            if self._is_keyless:
+                raise Unavailable("The keys that tokens are checked with cannot be read now. Try again.")
             raise Unauthenticated("This token is not one of ours, or its key has been retired.")
         return self._keys[kid]
 
     async def _refresh(self) -> None:
+        """Read the keys; a failure is remembered too, so that callers do not queue for one attempt each."""
         try:
-            found = await self._fetch()
+            found = jwt.PyJWKSet.from_dict(await self._fetch()).keys
         except Exception as error:
-            raise Unavailable("The keys that tokens are checked with cannot be read now. Try again.") from error
-        self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(found).keys if key.key_id}
-        self._fetched = time.monotonic()
+            telemetry.log.warning("keys.unread", reason=str(error) or type(error).__name__)
+            self._is_keyless, self._fetch_from = True, time.monotonic() + KEYS_AGAIN_AFTER
+            return
+        self._keys = {key.key_id: key for key in found if key.key_id}
+        self._is_keyless, self._fetch_from = False, time.monotonic() + KEYS_AT_MOST_EVERY
+
+
+def _well_formed(check: Callable[[str], str], claim: object) -> str:
+    try:
+        return check(claim if isinstance(claim, str) else "")
+    except InvalidArgument:
+        raise Unauthenticated("This token names an organisation or a user as we never do.") from None
 
 
 class WorkloadToken:
