@@ -45,5 +45,6 @@ async def forget(layout: Layout) -> None:
 
 
 def register(app: typer.Typer) -> None:
+    """Add this noun to `isa`."""
     app.command()(stop)
     app.command()(down)

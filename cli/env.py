@@ -35,4 +35,5 @@ def env(
 
 
 def register(app: typer.Typer) -> None:
+    """Add this noun to `isa`."""
     app.command()(env)

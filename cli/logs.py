@@ -57,4 +57,5 @@ async def show(layout: Layout, parts: list[str], *, lines: int, follow: bool) ->
 
 
 def register(app: typer.Typer) -> None:
+    """Add this noun to `isa`."""
     app.command()(logs)

@@ -26,4 +26,5 @@ def restart(
 
 
 def register(app: typer.Typer) -> None:
+    """Add this noun to `isa`."""
     app.command()(restart)

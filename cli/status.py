@@ -18,4 +18,5 @@ def status() -> None:
 
 
 def register(app: typer.Typer) -> None:
+    """Add this noun to `isa`."""
     app.command()(status)

@@ -151,6 +151,7 @@ def addresses(layout: Layout) -> None:
 
 
 def register(app: typer.Typer) -> None:
+    """Add this noun to `isa`."""
     app.command()(run)
     app.command()(start)
     app.command()(setup)

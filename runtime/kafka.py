@@ -25,10 +25,12 @@ class KafkaError(Exception):
 
 
 def configuration(layout: Layout) -> Path:
+    """Where Kafka's configuration is written."""
     return layout.run / "kafka.properties"
 
 
 def classpath(engines: Engines) -> str:
+    """All of Kafka's jars."""
     return f"{engines.folder('kafka')}/lib/*"
 
 

@@ -46,22 +46,27 @@ class Layout:
         return f"127.0.0.1:{self.engine_port(engine)}"
 
     def engine_port(self, engine: str) -> int:
+        """The port of an engine's door."""
         return self.port(ENGINE_PORTS[engine])
 
     @property
     def data(self) -> Path:
+        """What must survive: one folder a part."""
         return self.home / "data"
 
     @property
     def logs(self) -> Path:
+        """One file a part."""
         return self.home / "logs"
 
     @property
     def run(self) -> Path:
+        """Generated configuration, sockets, tokens; for this user alone."""
         return self.home / "run"
 
     @property
     def secrets(self) -> Path:
+        """The file behind the local secret store."""
         return self.home / "secrets.json"
 
     @property

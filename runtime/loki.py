@@ -8,14 +8,17 @@ from runtime.layout import Layout
 
 
 def configuration(layout: Layout) -> Path:
+    """Where Loki's configuration is written."""
     return layout.run / "loki.yaml"
 
 
 def prepare(layout: Layout) -> None:
+    """Write the configuration."""
     configuration(layout).write_text(document(layout))
 
 
 def document(layout: Layout) -> str:
+    """The configuration file."""
     data = layout.data / "loki"
     return f"""\
 auth_enabled: true

@@ -135,8 +135,8 @@ def databases_script(secrets: Mapping[str, str]) -> str:
         for kind in ROLES:
             role(f"{database}_{kind}", f"postgres-{database}-{kind}")
         lines.append(
-            f"SELECT 'CREATE DATABASE {database} OWNER {database}_owner' "
-            f"WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}') \\gexec"  # noqa: S608 - our names
+            f"SELECT 'CREATE DATABASE {database} OWNER {database}_owner' "  # noqa: S608 - our names
+            f"WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}') \\gexec"
         )
         lines.append(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC;")
         lines.append(f"GRANT CONNECT ON DATABASE {database} TO {database}_app, {database}_system;")

@@ -46,6 +46,7 @@ class Process:
 
     @property
     def program(self) -> Program:
+        """What the supervisor has to know."""
         return Program(
             name=self.name,
             command=self.command,
@@ -217,7 +218,12 @@ def shared_classes(layout: Layout, engines: Engines, name: str) -> tuple[str, ..
     folder = layout.cache / "classes"
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{engines.engines[name].key}.jsa"
-    return ("-XX:+AutoCreateSharedArchive", f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off")
+    return (
+        "-XX:+AutoCreateSharedArchive",
+        f"-XX:SharedArchiveFile={archive}",
+        "-Xlog:cds=off",
+        "-Xlog:cds+dynamic=off",
+    )
 
 
 def steps(layout: Layout, engines: Engines, secrets: Mapping[str, str]) -> list[Step]:
@@ -253,18 +259,22 @@ class App:
 
     @property
     def name(self) -> str:
+        """The app-id."""
         return str(self.values["appID"])
 
     @property
     def is_grpc(self) -> bool:
+        """Whether Dapr calls the app by gRPC."""
         return bool(self.values["appProtocol"] == "grpc")
 
     @property
     def command(self) -> list[str]:
+        """How the app is started."""
         return [str(word) for word in self.values["command"]]
 
     @property
     def environment(self) -> dict[str, str]:
+        """What dapr.yaml sets for it."""
         return {name: str(value) for name, value in self.values["env"].items()}
 
 
@@ -272,9 +282,7 @@ def load_apps(path: Path = CHECKOUT / "dapr.yaml") -> list[App]:
     """The apps of dapr.yaml, in its order."""
     document = yaml.safe_load(path.read_text())
     common = document.get("common", {})
-    return [
-        App({**common, **app, "env": {**common.get("env", {}), **app.get("env", {})}}) for app in document["apps"]
-    ]
+    return [App({**common, **app, "env": {**common.get("env", {}), **app.get("env", {})}}) for app in document["apps"]]
 
 
 def app_processes(layout: Layout, engines: Engines, tokens: Mapping[str, Mapping[str, str]]) -> list[Process]:

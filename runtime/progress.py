@@ -32,6 +32,7 @@ class Part:
 
     @property
     def seconds(self) -> float:
+        """How long this part has taken, or took."""
         return (self.ended or time.monotonic()) - self.began
 
     def begin(self, text: str) -> None:
@@ -45,10 +46,12 @@ class Part:
         self.progress.changed(self)
 
     def done(self, text: str = "ready") -> None:
+        """This part is finished."""
         self.state, self.text, self.ended = "done", text, time.monotonic()
         self.progress.changed(self)
 
     def failed(self, text: str) -> None:
+        """This part cannot go on."""
         self.state, self.text, self.ended = "failed", text, time.monotonic()
         self.progress.changed(self)
 

@@ -91,6 +91,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def token() -> str:
+    """48 hexadecimal digits."""
     return secrets.token_hex(24)
 
 

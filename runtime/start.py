@@ -45,6 +45,7 @@ class Status:
 
     @property
     def is_healthy(self) -> bool:
+        """Whether it serves."""
         return self.state == "healthy"
 
 
@@ -69,7 +70,8 @@ class Runtime:
         everything = [*self.set.processes, *self.set.steps]
         wanted = list(names) if alone else self.set.with_needs(list(names) or everything)
         async with self.lock():
-            await self.supervisor.ensure([process.program for process in self.set.processes.values()])
+            changed = await self.supervisor.ensure([process.program for process in self.set.processes.values()])
+            wanted += [name for name in changed if name not in wanted]
             await self.check_ports(wanted)
             await Start(self, wanted, progress).run()
 
@@ -185,6 +187,7 @@ class Start:
         self.done = {name: asyncio.Event() for name in names}
 
     async def run(self) -> None:
+        """Start everything; the first failure stops the start."""
         parts = {name: self.progress.part(name, self.part(name).does) for name in self.names}
         with self.progress.show("Starting the set"):
             try:
@@ -195,9 +198,11 @@ class Start:
                 raise StartError(str(errors.exceptions[0])) from None
 
     def part(self, name: str) -> Process | Step:
+        """The process or step of this name."""
         return self.runtime.set.processes.get(name) or self.runtime.set.steps[name]
 
     async def one(self, name: str, part: Part) -> None:
+        """Wait for what this part needs, then start it."""
         declared = self.part(name)
         for need in declared.needs:
             if need in self.done:

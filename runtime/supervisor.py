@@ -48,6 +48,7 @@ class State:
 
     @property
     def is_up(self) -> bool:
+        """Whether there is a process."""
         return self.state in RUNNING
 
 
@@ -59,9 +60,11 @@ class Supervisor:
 
     @property
     def configuration(self) -> Path:
+        """Where supervisord's configuration is written."""
         return self.layout.run / "supervisord.conf"
 
     def log(self, name: str) -> Path:
+        """Where a program's output goes."""
         return self.layout.logs / f"{name}.log"
 
     async def is_running(self) -> bool:
@@ -93,13 +96,12 @@ class Supervisor:
         except (OSError, xmlrpc.client.ProtocolError) as error:
             raise SupervisorError(f"The supervisor does not answer at {self.layout.socket}: {error}") from error
 
-    async def ensure(self, programs: Iterable[Program]) -> None:
-        """Have supervisord up with exactly these programs, none of them started by this."""
+    async def ensure(self, programs: Iterable[Program]) -> list[str]:
+        """Have supervisord up with exactly these programs; returns those that ran and were stopped by a change."""
         text = render(self.layout, programs)
         write_private(self.configuration, text)
         if await self.is_running():
-            await self.take_changes()
-            return
+            return await self.take_changes()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration),
             cwd=CHECKOUT, stdin=asyncio.subprocess.DEVNULL,
@@ -108,18 +110,20 @@ class Supervisor:
         output, _ = await process.communicate()
         for _ in range(100):
             if await self.is_running():
-                return
+                return []
             await asyncio.sleep(0.1)
         raise SupervisorError(f"supervisord did not start: {output.decode(errors='replace').strip()}")
 
-    async def take_changes(self) -> None:
-        """Make a running supervisord know added, changed and removed programs; what changed is stopped."""
+    async def take_changes(self) -> list[str]:
+        """Make a running supervisord know added, changed and removed programs; returns what has to start again."""
+        states = await self.states()
         [[added, changed, removed]] = await self.call("supervisor.reloadConfig")
         for name in [*changed, *removed]:
             await self.call("supervisor.stopProcessGroup", name)
             await self.call("supervisor.removeProcessGroup", name)
         for name in [*added, *changed]:
             await self.call("supervisor.addProcessGroup", name)
+        return [name for name in changed if name in states and states[name].is_up]
 
     async def states(self) -> dict[str, State]:
         """The state of every program; empty when the supervisor is not there."""
