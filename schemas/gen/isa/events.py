@@ -174,7 +174,7 @@ class TaskCreated(Event):
     """A task was created."""
 
     TOPIC: ClassVar[str] = 'task.created'
-    SCHEMA: ClassVar[str] = '{"type":"record","name":"TaskCreated","namespace":"isa.events","doc":"A task was created.","fields":[{"name":"event_id","type":"string","doc":"UUID, unique; what consumers deduplicate by."},{"name":"occurred_at","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it became true, UTC."},{"name":"org_id","type":"string","doc":"Organisation that it belongs to."},{"name":"user_id","type":"string","doc":"Who did it; empty when nobody did."},{"name":"schema_version","type":"int","doc":"Version of this schema, from 1."},{"name":"aggregate_id","type":"string","doc":"What it happened to; the key of the record."},{"name":"aggregate_version","type":"long","doc":"Version of the aggregate after it, from 1; effects apply in this order."},{"name":"correlation_id","type":"string","doc":"Same for everything that one request set off."},{"name":"causation_id","type":["null","string"],"doc":"Event that caused this one.","default":null},{"name":"due_at","type":["null",{"type":"long","logicalType":"timestamp-micros"}],"doc":"When it is due.","default":null},{"name":"priority","type":["null","string"],"doc":"A (highest) to Z.","default":null},{"name":"source","type":"string","doc":"How it came in: api, todo.txt or ical.","default":"api"}]}'
+    SCHEMA: ClassVar[str] = '{"type":"record","name":"TaskCreated","namespace":"isa.events","doc":"A task was created.","fields":[{"name":"event_id","type":"string","doc":"UUID, unique; what consumers deduplicate by."},{"name":"occurred_at","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it became true, UTC."},{"name":"org_id","type":"string","doc":"Organisation that it belongs to."},{"name":"user_id","type":"string","doc":"Who did it; empty when nobody did."},{"name":"schema_version","type":"int","doc":"Version of this schema, from 1."},{"name":"aggregate_id","type":"string","doc":"What it happened to; the key of the record."},{"name":"aggregate_version","type":"long","doc":"Version of the aggregate after it, from 1; effects apply in this order."},{"name":"correlation_id","type":"string","doc":"Same for everything that one request set off."},{"name":"causation_id","type":["null","string"],"doc":"Event that caused this one.","default":null},{"name":"due_at","type":["null",{"type":"long","logicalType":"timestamp-micros"}],"doc":"When it is due.","default":null},{"name":"priority","type":["null","string"],"doc":"A (highest) to Z.","default":null},{"name":"source","type":"string","doc":"How it came in: api, todo.txt or ical.","default":"api"},{"name":"assignee_id","type":["null","string"],"doc":"User who is to do it.","default":null}]}'
 
     due_at: datetime | None = None
     """When it is due."""
@@ -182,6 +182,8 @@ class TaskCreated(Event):
     """A (highest) to Z."""
     source: str = 'api'
     """How it came in: api, todo.txt or ical."""
+    assignee_id: str | None = None
+    """User who is to do it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,7 @@ class TaskUpdated(Event):
     """A task changed, or was reopened."""
 
     TOPIC: ClassVar[str] = 'task.updated'
-    SCHEMA: ClassVar[str] = '{"type":"record","name":"TaskUpdated","namespace":"isa.events","doc":"A task changed, or was reopened.","fields":[{"name":"event_id","type":"string","doc":"UUID, unique; what consumers deduplicate by."},{"name":"occurred_at","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it became true, UTC."},{"name":"org_id","type":"string","doc":"Organisation that it belongs to."},{"name":"user_id","type":"string","doc":"Who did it; empty when nobody did."},{"name":"schema_version","type":"int","doc":"Version of this schema, from 1."},{"name":"aggregate_id","type":"string","doc":"What it happened to; the key of the record."},{"name":"aggregate_version","type":"long","doc":"Version of the aggregate after it, from 1; effects apply in this order."},{"name":"correlation_id","type":"string","doc":"Same for everything that one request set off."},{"name":"causation_id","type":["null","string"],"doc":"Event that caused this one.","default":null},{"name":"changed","type":{"type":"array","items":"string"},"doc":"Names of the fields that changed."},{"name":"status","type":"string","doc":"open or done, after the change."},{"name":"due_at","type":["null",{"type":"long","logicalType":"timestamp-micros"}],"doc":"When it is due, after the change.","default":null}]}'
+    SCHEMA: ClassVar[str] = '{"type":"record","name":"TaskUpdated","namespace":"isa.events","doc":"A task changed, or was reopened.","fields":[{"name":"event_id","type":"string","doc":"UUID, unique; what consumers deduplicate by."},{"name":"occurred_at","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it became true, UTC."},{"name":"org_id","type":"string","doc":"Organisation that it belongs to."},{"name":"user_id","type":"string","doc":"Who did it; empty when nobody did."},{"name":"schema_version","type":"int","doc":"Version of this schema, from 1."},{"name":"aggregate_id","type":"string","doc":"What it happened to; the key of the record."},{"name":"aggregate_version","type":"long","doc":"Version of the aggregate after it, from 1; effects apply in this order."},{"name":"correlation_id","type":"string","doc":"Same for everything that one request set off."},{"name":"causation_id","type":["null","string"],"doc":"Event that caused this one.","default":null},{"name":"changed","type":{"type":"array","items":"string"},"doc":"Names of the fields that changed."},{"name":"status","type":"string","doc":"open or done, after the change."},{"name":"due_at","type":["null",{"type":"long","logicalType":"timestamp-micros"}],"doc":"When it is due, after the change.","default":null},{"name":"assignee_id","type":["null","string"],"doc":"User who is to do it, after the change.","default":null}]}'
 
     changed: list[str]
     """Names of the fields that changed."""
@@ -208,6 +210,8 @@ class TaskUpdated(Event):
     """open or done, after the change."""
     due_at: datetime | None = None
     """When it is due, after the change."""
+    assignee_id: str | None = None
+    """User who is to do it, after the change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

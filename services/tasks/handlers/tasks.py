@@ -204,6 +204,7 @@ def created(task: Task, *, source: str) -> TaskCreated:
         due_at=task.due.at if task.due else None,
         priority=task.priority,
         source=source,
+        assignee_id=task.assignee,
     )
 
 
@@ -215,6 +216,7 @@ def updated(task: Task, changed: list[str]) -> TaskUpdated:
         changed=changed,
         status=task.status.value,
         due_at=task.due.at if task.due else None,
+        assignee_id=task.assignee,
     )
 
 
