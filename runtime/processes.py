@@ -355,6 +355,7 @@ def room(layout: Layout, app: App, environment: Mapping[str, str]) -> Process:
         "APP_PORT": str(port),
         "DAPR_HTTP_PORT": str(layout.port(values["daprHTTPPort"])),
         "DAPR_GRPC_PORT": str(layout.port(values["daprGRPCPort"])),
+        "ISA_HOME": str(layout.home),
         "ISA_SPOOL_DIR": str(layout.data / "spool" / app.name),
         "LOG_LEVEL": os.environ.get("LOG_LEVEL", "INFO"),
         "PYTHONUNBUFFERED": "1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -41,7 +42,7 @@ class Settings(RoomSettings):
     """How long a new signing key is in the key set before it signs; a minute at least."""
     attempts_per_account: int = 10
     """Failed log-ins of one account within the window, before it has to wait."""
-    attempts_per_address: int = 100
+    attempts_per_address: int = 300
     """Failures from one network address within the window, before it has to wait."""
     attempts_window: timedelta = timedelta(minutes=15)
     trusted_proxies: frozenset[str] = frozenset()
@@ -53,8 +54,8 @@ class Settings(RoomSettings):
     """Password hashes that run at once, a thread and `argon2_memory_kib` each."""
     hashes_waiting: int = 500
     """Log-ins that may wait for a hash; more are told to come back."""
-    mail_sink: Path | None = None
-    """Folder for letters of a set without the binding `email`."""
+    mail_sink: Path | None = Field(default_factory=lambda: _local_mail())
+    """Folder for letters where the binding `email` is not configured: data/mail of a local set."""
     reset_url: str = ""
     """What stands before the token in a letter, such as https://example.com/reset#."""
     invitation_url: str = ""
@@ -107,6 +108,11 @@ async def workload_tokens(parts: Parts) -> tuple[str, datetime]:
     issuer, at = _issuer(Settings()), parts.clock()
     private = await parts.secrets.get(SECRET_SIGNING)
     return issuer.workload(private, app_id=parts.name, at=at), at + issuer.life
+
+
+def _local_mail() -> Path | None:
+    home = os.environ.get("ISA_HOME")
+    return Path(home) / "data" / "mail" if home else None
 
 
 def _issuer(settings: Settings) -> Issuer:
