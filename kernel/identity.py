@@ -22,6 +22,8 @@ LEEWAY = 30
 """Seconds that two clocks may differ."""
 CACHED_TOKENS = 10_000
 KEYS_AT_MOST_EVERY = 5.0
+KEYS_FRESH = 30.0
+"""Seconds after which the keys are read again: a key that was withdrawn, and all it signed, is refused from then on."""
 KEYS_AGAIN_AFTER = 1.0
 """Seconds before another attempt, when the keys could not be read."""
 
@@ -68,6 +70,7 @@ class Verified:
     issued: float
     expires: float
     subjects: tuple[str, ...]
+    kid: str
 
 
 class Identity:
@@ -93,7 +96,9 @@ class Identity:
         self._revocations = revocations
         self._keys: dict[str, object] = {}
         self._fetch_from = float("-inf")
+        self._stale_from = float("inf")
         self._is_keyless = False
+        self._renewal: asyncio.Task[None] | None = None
         self._fetching = asyncio.Lock()
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
 
@@ -124,7 +129,9 @@ class Identity:
     async def verify(self, token: str) -> Verified:
         """Return what a token says; its signature is checked once, by the hash of the exact token."""
         digest = hashlib.sha256(token.encode()).digest()
-        if known := self._verified.get(digest):
+        self._renew_keys()
+        known = self._verified.get(digest)
+        if known and (known.kid == WORKLOAD_KEY or known.kid in self._keys):
             self._verified.move_to_end(digest)
             return known
         verified = await self._read(token)
@@ -150,16 +157,16 @@ class Identity:
             raise Unauthenticated("This token has expired. Refresh it, or log in again.") from None
         except (jwt.PyJWTError, ValueError):
             raise Unauthenticated("This token is not one of ours, or it was changed.") from None
-        return self._verified_of(claims, workload=kid == WORKLOAD_KEY)
+        return self._verified_of(claims, kid)
 
-    def _verified_of(self, claims: dict[str, object], *, workload: bool) -> Verified:
+    def _verified_of(self, claims: dict[str, object], kid: str) -> Verified:
         issued, expires = float(claims["iat"]), float(claims["exp"])  # type: ignore[arg-type]  # PyJWT checked both
         scopes = frozenset(str(claims.get("scope", "")).split())
-        if workload:
+        if kid == WORKLOAD_KEY:
             name = str(claims.get("wl", ""))
             if not name:
                 raise Unauthenticated("This token is not one of ours, or it was changed.")
-            return Verified(Caller(workload=name, scopes=scopes), issued, expires, ())
+            return Verified(Caller(workload=name, scopes=scopes), issued, expires, (), kid)
         roles = claims.get("roles")
         caller = Caller(
             org=_well_formed(org_id, claims.get("org")),
@@ -169,7 +176,7 @@ class Identity:
             session=str(claims.get("sid", "")),
         )
         subjects = tuple(subject for subject in (caller.org, caller.user, caller.session) if subject)
-        return Verified(caller, issued, expires, subjects)
+        return Verified(caller, issued, expires, subjects, kid)
 
     async def _key(self, kid: str) -> object:
         if kid not in self._keys and time.monotonic() >= self._fetch_from:
@@ -182,6 +189,12 @@ class Identity:
             raise Unauthenticated("This token is not one of ours, or its key has been retired.")
         return self._keys[kid]
 
+    def _renew_keys(self) -> None:
+        """Read the keys again beside the calls, which go on with those that are known."""
+        if time.monotonic() >= self._stale_from:
+            self._stale_from = float("inf")
+            self._renewal = asyncio.create_task(self._refresh())
+
     async def _refresh(self) -> None:
         """Read the keys; a failure is remembered too, so that callers do not queue for one attempt each."""
         try:
@@ -189,9 +202,11 @@ class Identity:
         except Exception as error:
             telemetry.log.warning("keys.unread", reason=str(error) or type(error).__name__)
             self._is_keyless, self._fetch_from = True, time.monotonic() + KEYS_AGAIN_AFTER
+            self._stale_from = self._fetch_from
             return
         self._keys = {key.key_id: key for key in found if key.key_id}
         self._is_keyless, self._fetch_from = False, time.monotonic() + KEYS_AT_MOST_EVERY
+        self._stale_from = time.monotonic() + KEYS_FRESH
 
 
 def _well_formed(check: Callable[[str], str], claim: object) -> str:

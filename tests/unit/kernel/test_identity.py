@@ -386,6 +386,33 @@ async def test_a_rotated_key_is_found_and_a_retired_one_forgotten(issuer: Issuer
         await identity.caller(bearer(retired))
 
 
+async def test_a_withdrawn_key_is_refused_with_all_it_signed(issuer: Issuer, clock: Clock) -> None:
+    identity = issuer.identity()
+    known, unseen = issuer.token(), issuer.token(jti="forged-later")
+    await identity.caller(bearer(known))
+    del issuer.people["key-ed"]
+
+    clock.sleep(module.KEYS_FRESH)
+    await identity.caller(bearer(known))  # goes on with what is known, and has the keys read beside it
+    await asyncio.sleep(0)
+
+    for token in (known, unseen):
+        with pytest.raises(Unauthenticated):
+            await identity.caller(bearer(token))
+
+
+async def test_keys_are_read_again_once_however_many_call(issuer: Issuer, clock: Clock) -> None:
+    identity = issuer.identity()
+    token = issuer.token()
+    await identity.caller(bearer(token))
+
+    clock.sleep(module.KEYS_FRESH)
+    await asyncio.gather(*(identity.caller(bearer(token)) for _ in range(20)))
+    await asyncio.sleep(0)
+
+    assert issuer.fetches == 2
+
+
 async def test_while_the_keys_cannot_be_read_known_ones_go_on(issuer: Issuer, clock: Clock) -> None:
     identity = issuer.identity()
     await identity.caller(bearer(issuer.token()))
