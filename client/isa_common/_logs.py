@@ -34,7 +34,7 @@ class Entry:
 
     line: str
     time: datetime | None = None
-    """Absent in a push: the time of arrival."""
+    """Absent in a push: now."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Few values each, such as a level. The server adds `service` and `org`."""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +59,8 @@ class Logs:
 
     async def push(self, entries: Sequence[Entry], *, timeout: timedelta | None = None) -> int:
         """Store lines and return how many were taken. The store drops a line that it holds already."""
-        request = logs_pb2.PushRequest(entries=[_message(entry) for entry in entries])
+        now = datetime.now(UTC)  # set here, so that a repeated push is the same push
+        request = logs_pb2.PushRequest(entries=[_message(entry, now) for entry in entries])
         response: logs_pb2.PushResponse = await self._transport.unary(
             _PUSH, request, timeout=timeout, acting=self._acting
         )
@@ -114,9 +115,9 @@ def _timestamp(moment: datetime | None) -> Timestamp | None:
     return stamp
 
 
-def _message(entry: Entry) -> logs_pb2.Entry:
+def _message(entry: Entry, now: datetime) -> logs_pb2.Entry:
     return logs_pb2.Entry(
-        time=_timestamp(entry.time), line=entry.line, labels=dict(entry.labels), metadata=dict(entry.metadata)
+        time=_timestamp(entry.time or now), line=entry.line, labels=dict(entry.labels), metadata=dict(entry.metadata)
     )
 
 
