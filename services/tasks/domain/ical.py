@@ -380,7 +380,11 @@ class _Todo:
             if trigger is None:
                 self.remarks.append("A VALARM without TRIGGER was left out.")
                 continue
-            at = self._trigger(trigger, start, due)
+            try:
+                at = self._trigger(trigger, start, due)
+            except ValueError as error:
+                self.remarks.append(f"A reminder was left out: {error}")
+                continue
             if at is None:
                 self.remarks.append("A VALARM was left out: it is relative, and there is no DTSTART or DUE.")
             elif at <= self._now:

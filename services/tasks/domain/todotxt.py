@@ -134,6 +134,8 @@ def _read_line(number: int, raw: bytes, now: datetime) -> Line:
 
 def _draft(text: str, now: datetime) -> tuple[Draft, list[str]]:
     item = parse_line(text)
+    if not item.title:
+        raise ValueError("The line has no title: nothing is left beside priority, dates, labels and key:value pairs.")
     remarks = list(item.remarks)
     priority = _only(item, "pri")
     recurrence = _only(item, "rec")
@@ -201,4 +203,6 @@ def _key_of(word: str) -> str | None:
     """The key of a word such as `due:2026-12-01`, when it is one that becomes a field."""
     key, colon, value = word.partition(":")
     key = key.lower()
-    return key if colon and value and not value.startswith("//") and key in _KEYS else None
+    if not colon or not value or value.startswith("//") or key not in _KEYS:
+        return None
+    return None if key == "pri" and not (len(value) == 1 and "A" <= value.upper() <= "Z") else key
