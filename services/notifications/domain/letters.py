@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 
 from isa.events import ReminderTriggered, UserRegistered
 from services.notifications.domain.deliveries import Delivery
-from services.notifications.domain.notices import DIGEST, TEXTS
+from services.notifications.domain.notices import ASSIGNED, DIGEST, TEXTS
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _PLURALS = {
+    ASSIGNED: ("task given to you", "tasks given to you"),
     "task.updated": ("change to a task of yours", "changes to tasks of yours"),
     "task.completed": ("task of yours completed by others", "tasks of yours completed by others"),
     "task.deleted": ("task of yours deleted by others", "tasks of yours deleted by others"),
@@ -63,7 +64,7 @@ class Letter:
 
 def titles_wanted(delivery: Delivery) -> list[str]:
     """Tasks whose titles a letter names."""
-    if delivery.kind == ReminderTriggered.TOPIC:
+    if delivery.kind in (ReminderTriggered.TOPIC, ASSIGNED):
         return [delivery.subject_id]
     return [str(task["task_id"]) for task in _due(delivery)]
 
@@ -95,6 +96,11 @@ def _words(delivery: Delivery, titles: Mapping[str, str]) -> tuple[str, list[str
         if title is None:
             return None  # the task is gone, and so is the reason to remind
         return f"Reminder: {title}", ["you asked to be reminded of:", "", f"  {one_line(title, 1000)}"]
+    if delivery.kind == ASSIGNED:
+        title = titles.get(delivery.subject_id)
+        if title is None:
+            return None
+        return f"For you: {title}", ["this task was given to you:", "", f"  {one_line(title, 1000)}"]
     if delivery.kind == UserRegistered.TOPIC:
         return "Welcome", ["your account is ready.", f"Your role is {delivery.data.get('role', 'member')}."]
     if delivery.kind == DIGEST:

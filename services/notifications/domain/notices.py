@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from isa.events import OrgMemberAdded, ReminderTriggered, UserRegistered
 
 DIGEST = "digest"
-"""Kind of the notice that sums up a day; every other kind is the topic that caused it."""
-BY_MAIL = frozenset({UserRegistered.TOPIC, ReminderTriggered.TOPIC, DIGEST})
+"""Kind of the notice that sums up a day."""
+ASSIGNED = "task.assigned"
+"""Kind of the notice to who is to do a task; every other kind is the topic that caused it."""
+BY_MAIL = frozenset({UserRegistered.TOPIC, ReminderTriggered.TOPIC, ASSIGNED, DIGEST})
 """Kinds that go by e-mail too; the rest waits in the inbox for the digest."""
 TEXTS = {
+    ASSIGNED: "A task was given to you.",
     "task.updated": "A task that you made was changed.",
     "task.completed": "A task that you made was completed.",
     "task.deleted": "A task that you made was deleted.",

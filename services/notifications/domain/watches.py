@@ -1,4 +1,4 @@
-"""A watch: who made a task and when it is due, so that they hear of what others do to it."""
+"""A watch: who made a task, who is to do it and when, so that they hear of what others do to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from isa.events import Event, ReminderTriggered, TaskCompleted, TaskCreated, TaskDeleted, TaskUpdated
-from services.notifications.domain.notices import Notice, notice_id
+from services.notifications.domain.notices import ASSIGNED, Notice, notice_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,9 @@ class Watch:
     is_open: bool = True
     due_version: int = 0
     due_at: datetime | None = None
+    assignee_version: int = 0
+    assignee_id: str | None = None
+    """Who is to do it; None: its maker."""
     untold: tuple[Untold, ...] = ()
     revision: int = 0
     """How often the row was written; a writer that read another revision lost a race."""
@@ -39,30 +42,46 @@ class Watch:
         """Take in one event of the task, and return whom it concerns."""
         match event:
             case TaskCreated():
-                known = self._at(event, is_open=True, due_at=event.due_at)
+                known = self._at(event, is_open=True)._due(event, event.due_at)._assigned(event, event.assignee_id)
                 known = replace(known, maker_id=event.user_id, untold=())
-                return known, [n for one in self.untold for n in known._tell(one)]
+                told = [notice for one in self.untold for notice in known._tell(one)]
+                return known, told + self._tell_assignee(event, event.assignee_id)
             case TaskUpdated():
-                known = self._at(event, is_open=event.status == "open", due_at=event.due_at)
-                return known._tell_or_keep(event, {"changed": event.changed, "status": event.status})
+                known = self._at(event, is_open=event.status == "open")._due(event, event.due_at)
+                known, told = known._assigned(event, event.assignee_id)._tell_or_keep(
+                    event, {"changed": event.changed, "status": event.status}
+                )
+                return known, told + self._tell_assignee(
+                    event, event.assignee_id if "assignee" in event.changed else None
+                )
             case TaskCompleted():
-                return self._at(event, is_open=False, due_at=event.due_at)._tell_or_keep(event, {})
+                return self._at(event, is_open=False)._due(event, event.due_at)._tell_or_keep(event, {})
             case TaskDeleted():
-                known = self._at(event, is_open=False, due_at=self.due_at, tells_due=False)
-                return known._tell_or_keep(event, {"status": event.status})
+                return self._at(event, is_open=False)._tell_or_keep(event, {"status": event.status})
             case ReminderTriggered():
                 return self._remind(event)
             case _:
                 return self, []
 
-    def _at(self, event: Event, *, is_open: bool, due_at: datetime | None, tells_due: bool = True) -> Watch:
+    def _at(self, event: Event, *, is_open: bool) -> Watch:
         version = event.aggregate_version
-        known = self
-        if version > self.version:
-            known = replace(known, version=version, is_open=is_open)
-        if tells_due and version > self.due_version:
-            known = replace(known, due_version=version, due_at=due_at)
-        return known
+        return replace(self, version=version, is_open=is_open) if version > self.version else self
+
+    def _due(self, event: Event, due_at: datetime | None) -> Watch:
+        version = event.aggregate_version
+        return replace(self, due_version=version, due_at=due_at) if version > self.due_version else self
+
+    def _assigned(self, event: Event, assignee_id: str | None) -> Watch:
+        version = event.aggregate_version
+        if version <= self.assignee_version:
+            return self
+        return replace(self, assignee_version=version, assignee_id=assignee_id)
+
+    def _tell_assignee(self, event: Event, assignee_id: str | None) -> list[Notice]:
+        if assignee_id is None or assignee_id == event.user_id:
+            return []
+        assigned = replace(_untold(event, {}), kind=ASSIGNED)
+        return [replace(self._notice(assignee_id, assigned), id=notice_id(event.event_id, assignee_id, ASSIGNED))]
 
     def _remind(self, event: ReminderTriggered) -> tuple[Watch, list[Notice]]:
         data: dict[str, object] = {

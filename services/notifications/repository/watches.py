@@ -12,30 +12,34 @@ from services.notifications.domain.digests import LONGEST_LIST, DueTask
 from services.notifications.domain.watches import Untold, Watch
 
 FIND = """
-SELECT task_id, maker_id, version, is_open, due_version, due_at, untold, revision
+SELECT task_id, maker_id, version, is_open, due_version, due_at, assignee_version, assignee_id,
+       untold, revision
 FROM watches WHERE task_id = ANY($1::text[])
 """
 # In key order, so that two replicas cannot lock each other out; a row written meanwhile is left alone, and missed.
 SAVE = """
-INSERT INTO watches AS w (org_id, task_id, maker_id, version, is_open, due_version, due_at, untold, revision)
-SELECT $1, x.task_id, x.maker_id, x.version, x.is_open, x.due_version, x.due_at, x.untold, x.revision
+INSERT INTO watches AS w (org_id, task_id, maker_id, version, is_open, due_version, due_at,
+                          assignee_version, assignee_id, untold, revision)
+SELECT $1, x.task_id, x.maker_id, x.version, x.is_open, x.due_version, x.due_at,
+       x.assignee_version, x.assignee_id, x.untold, x.revision
 FROM jsonb_to_recordset($2::jsonb) AS x (
     task_id text, maker_id text, version bigint, is_open boolean, due_version bigint, due_at timestamptz,
-    untold jsonb, revision bigint)
+    assignee_version bigint, assignee_id text, untold jsonb, revision bigint)
 ORDER BY x.task_id
 ON CONFLICT (org_id, task_id) DO UPDATE SET
     maker_id = excluded.maker_id, version = excluded.version, is_open = excluded.is_open,
-    due_version = excluded.due_version, due_at = excluded.due_at, untold = excluded.untold,
+    due_version = excluded.due_version, due_at = excluded.due_at,
+    assignee_version = excluded.assignee_version, assignee_id = excluded.assignee_id, untold = excluded.untold,
     revision = excluded.revision, changed_at = now()
 WHERE w.revision = excluded.revision - 1
 """
 DUE = """
-SELECT maker_id, task_id, due_at, total FROM (
-    SELECT maker_id, task_id, due_at,
-           row_number() OVER (PARTITION BY maker_id ORDER BY due_at, task_id) AS place,
-           count(*) OVER (PARTITION BY maker_id) AS total
-    FROM watches WHERE is_open AND due_at < $1 AND maker_id = ANY($2::text[])
-) AS due WHERE place <= $3 ORDER BY maker_id, place
+SELECT doer_id, task_id, due_at, total FROM (
+    SELECT coalesce(assignee_id, maker_id) AS doer_id, task_id, due_at,
+           row_number() OVER (PARTITION BY coalesce(assignee_id, maker_id) ORDER BY due_at, task_id) AS place,
+           count(*) OVER (PARTITION BY coalesce(assignee_id, maker_id)) AS total
+    FROM watches WHERE is_open AND due_at < $1 AND coalesce(assignee_id, maker_id) = ANY($2::text[])
+) AS due WHERE place <= $3 ORDER BY doer_id, place
 """
 CLEAN = "DELETE FROM watches WHERE NOT is_open AND changed_at < $1"
 
@@ -58,13 +62,13 @@ class Watches:
         return [Statement(SAVE, caller.org, rows, expect_rows=len(rows))] if rows else []
 
     async def due(
-        self, caller: Caller, makers: Sequence[str], *, before: datetime
+        self, caller: Caller, users: Sequence[str], *, before: datetime
     ) -> dict[str, tuple[list[DueTask], int]]:
-        """The open tasks of some users that are due before a time: the first of them, and how many there are."""
-        rows = await self._sql.acting_for(caller).query(DUE, before, list(makers), LONGEST_LIST)
+        """What some users are to do before a time: the first of these tasks, and how many there are."""
+        rows = await self._sql.acting_for(caller).query(DUE, before, list(users), LONGEST_LIST)
         found: dict[str, tuple[list[DueTask], int]] = {}
         for row in rows:
-            tasks, _ = found.setdefault(row["maker_id"], ([], row["total"]))
+            tasks, _ = found.setdefault(row["doer_id"], ([], row["total"]))
             tasks.append(DueTask(task_id=row["task_id"], due_at=row["due_at"]))
         return found
 
@@ -85,6 +89,8 @@ def _watch(row: Row) -> Watch:
         is_open=row["is_open"],
         due_version=row["due_version"],
         due_at=row["due_at"],
+        assignee_version=row["assignee_version"],
+        assignee_id=row["assignee_id"],
         untold=tuple(Untold(**one) for one in row["untold"]),
         revision=row["revision"],
     )

@@ -42,8 +42,8 @@ def envelope(version: int, *, by: str = ALICE, aggregate: str = "task-1") -> dic
     }
 
 
-def created(*, by: str = ALICE, due_at: datetime | None = None) -> TaskCreated:
-    return TaskCreated(**envelope(1, by=by), due_at=due_at)
+def created(*, by: str = ALICE, due_at: datetime | None = None, assignee: str | None = None) -> TaskCreated:
+    return TaskCreated(**envelope(1, by=by), due_at=due_at, assignee_id=assignee)
 
 
 def updated(version: int = 2, *, by: str = BOB, status: str = "open", due_at: datetime | None = None) -> TaskUpdated:
@@ -106,6 +106,33 @@ def test_any_order_tells_the_same_people_the_same_and_ends_in_the_same_state(eve
     assert watch == in_order
     assert {n.id: n for n in told} == {n.id: n for n in told_in_order}
     assert len(told) == 4
+
+
+def test_who_is_given_a_task_is_told_but_not_who_took_it() -> None:
+    _, given = watched([created(assignee=BOB)])
+    _, taken = watched([created(assignee=ALICE)])
+
+    assert [(n.recipient_id, n.kind, n.actor_id, n.is_mailed) for n in given] == [(BOB, "task.assigned", ALICE, True)]
+    assert taken == []
+
+
+def test_a_change_tells_the_assignee_only_when_it_is_who_changed() -> None:
+    assigned = TaskUpdated(**envelope(2), changed=["assignee"], status="open", assignee_id=BOB)
+    retitled = TaskUpdated(**envelope(3), changed=["title"], status="open", assignee_id=BOB)
+
+    watch, told = watched([retitled, assigned, created()])
+
+    assert [(n.recipient_id, n.kind) for n in told] == [(BOB, "task.assigned")]
+    assert (watch.assignee_id, watch.maker_id) == (BOB, ALICE)
+
+
+def test_the_maker_who_is_given_the_task_by_another_hears_both() -> None:
+    back = TaskUpdated(**envelope(2, by=BOB), changed=["assignee"], status="open", assignee_id=ALICE)
+
+    _, told = watched([created(), back])
+
+    assert sorted(n.kind for n in told) == ["task.assigned", "task.updated"]
+    assert len({n.id for n in told}) == 2
 
 
 def test_a_task_that_no_person_made_concerns_nobody() -> None:

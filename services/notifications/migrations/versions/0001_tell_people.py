@@ -60,13 +60,15 @@ TABLES = [
         is_open boolean NOT NULL,
         due_version bigint NOT NULL,
         due_at timestamptz,
+        assignee_version bigint NOT NULL,
+        assignee_id text,
         untold jsonb NOT NULL,
         revision bigint NOT NULL,
         changed_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (org_id, task_id)
     )
     """,
-    "CREATE INDEX watches_due ON watches (org_id, maker_id, due_at) WHERE is_open AND due_at IS NOT NULL",
+    "CREATE INDEX watches_due ON watches (org_id, coalesce(assignee_id, maker_id), due_at) WHERE is_open",
     "CREATE INDEX watches_closed ON watches (changed_at) WHERE NOT is_open",
     """
     CREATE TABLE people (
