@@ -399,7 +399,7 @@ def show(
             print(json.dumps(row))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("topic")
+    table.add_column("topic", no_wrap=True)
     for heading in ("partitions", "records", "offset", "dlq"):
         table.add_column(heading, justify="right")
     table.add_column("lag by consumer group")

@@ -184,18 +184,12 @@ class Handlers:
         caller: Caller,
         user: Annotated[str | None, Query(description="Who did it.")] = None,
         action: Annotated[str | None, Query(description="Topic, RPC or route, whole.")] = None,
-        outcome: Annotated[
-            str | None, Query(description="gRPC status code, such as PERMISSION_DENIED.")
-        ] = None,
+        outcome: Annotated[str | None, Query(description="gRPC status code, such as PERMISSION_DENIED.")] = None,
         kind: Annotated[Kind | None, Query(description="event or call.")] = None,
         resource: Annotated[str | None, Query(description="Id of what it was about.")] = None,
-        correlation_id: Annotated[
-            str | None, Query(description="One request and all that it set off.")
-        ] = None,
+        correlation_id: Annotated[str | None, Query(description="One request and all that it set off.")] = None,
         trace_id: Annotated[str | None, Query(description="W3C trace id.")] = None,
-        since: Annotated[
-            datetime | None, Query(alias="from", description="Not before; with a time zone.")
-        ] = None,
+        since: Annotated[datetime | None, Query(alias="from", description="Not before; with a time zone.")] = None,
         until: Annotated[datetime | None, Query(alias="to", description="Before; with a time zone.")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         cursor: Annotated[str, Query(description="`next_cursor` of the page before.")] = "",
@@ -223,12 +217,8 @@ class Handlers:
     async def search(
         self,
         caller: Caller,
-        q: Annotated[
-            str, Query(min_length=1, max_length=500, description="Text, as it stands in the record.")
-        ],
-        since: Annotated[
-            datetime | None, Query(alias="from", description="Default: 7 days before the end.")
-        ] = None,
+        q: Annotated[str, Query(min_length=1, max_length=500, description="Text, as it stands in the record.")],
+        since: Annotated[datetime | None, Query(alias="from", description="Default: 7 days before the end.")] = None,
         until: Annotated[datetime | None, Query(alias="to", description="Default: now.")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         cursor: Annotated[str, Query(description="`next_cursor` of the page before.")] = "",
@@ -240,9 +230,7 @@ class Handlers:
             raise InvalidArgument(
                 f"Search at most {LONGEST_SEARCH.days} days, from the earlier to the later.", field="from"
             )
-        lines, next_cursor = await self._chains.search(
-            caller.org, q, start=start, end=end, limit=limit, cursor=cursor
-        )
+        lines, next_cursor = await self._chains.search(caller.org, q, start=start, end=end, limit=limit, cursor=cursor)
         names = LineView.model_fields
         views = [LineView.model_validate({name: item[name] for name in names}) for item in lines]
         return LinesView(lines=views, next_cursor=next_cursor)

@@ -9,7 +9,18 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from isa_common import Aborted, AlreadyExists, Direction, Entry, Logs, Row, Sql, Statement
+from isa_common import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    Direction,
+    Entry,
+    Logs,
+    Row,
+    Sql,
+    Statement,
+    Unavailable,
+)
 from services.audit.domain import GENESIS, PLATFORM, Check, Fact, Head, Kind, Record, Verdict, chained
 from services.audit.projections import line, search_query
 
@@ -149,9 +160,7 @@ class Chains:
             if not records:
                 return shipped
             # A line's time is that of its arrival: the store refuses what is much older than its newest.
-            await self._logs.push(
-                [Entry(line(record), labels={"kind": record.fact.kind.value}) for record in records]
-            )
+            await self._logs.push([Entry(line(record), labels={"kind": record.fact.kind.value}) for record in records])
             await sql.execute(SHIPPED, org_id, records[-1].seq)
             shipped += len(records)
 
@@ -182,9 +191,7 @@ class Chains:
         self, org_id: str, text: str, *, start: datetime, end: datetime, limit: int, cursor: str
     ) -> tuple[list[dict[str, object]], str]:
         """Return lines of one organisation that hold a text, newest first, and where the next page begins."""
-        page = await self._logs.query(
-            search_query(org_id, text), start=start, end=end, limit=limit, cursor=cursor
-        )
+        page = await self._logs.query(search_query(org_id, text), start=start, end=end, limit=limit, cursor=cursor)
         found = [json.loads(entry.line) for entry in page.entries]
         # A line that was shipped twice, around a crash, is one line.
         mine = {item["seq"]: item for item in found if item.get("org_id") == org_id}
@@ -196,9 +203,7 @@ class Chains:
         row = (await self._of(org_id).query(HEAD, org_id))[0]
         head = None if row["seq"] is None else Head(seq=row["seq"], hash=row["hash"])
         check = Check(org_id, anchors=anchors)
-        async for record in self.records(
-            org_id, limit=row["last"]
-        ):  # what is added from here on is not looked at
+        async for record in self.records(org_id, limit=row["last"]):  # what is added from here on is not looked at
             check.add(record)
         return check.verdict(head)
 
@@ -208,14 +213,17 @@ class Chains:
             yield kept(org_id, row).record
 
     async def anchors(self, org_id: str, *, now: datetime) -> dict[int, str]:
-        """Return the hashes of the newest records that the log store holds, by their number."""
-        page = await self._logs.query(
-            search_query(org_id, ""),
-            start=now - ANCHORS_SINCE,
-            end=now + timedelta(seconds=5),
-            limit=ANCHORS,
-            direction=Direction.BACKWARD,
-        )
+        """Return the hashes of the newest records that the log store holds, by number; none while it is away."""
+        try:
+            page = await self._logs.query(
+                search_query(org_id, ""),
+                start=now - ANCHORS_SINCE,
+                end=now + timedelta(seconds=5),
+                limit=ANCHORS,
+                direction=Direction.BACKWARD,
+            )
+        except (Unavailable, DeadlineExceeded):
+            return {}
         lines = [json.loads(entry.line) for entry in page.entries]
         return {item["seq"]: item["hash"] for item in lines if item.get("org_id") == org_id}
 
