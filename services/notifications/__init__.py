@@ -1,7 +1,7 @@
 """Notifications: what concerns whom, in an inbox and by e-mail.
 
-Owns: an inbox a user, e-mail deliveries, daily digests, and of each task who made it, who is to do it and when. Ids only:
-names, addresses and titles are asked of `users` and `tasks` when a mail is written, and kept nowhere.
+Owns: an inbox a user, e-mail deliveries, daily digests, and of each task who made it, who is to do it and when. Ids
+only: names, addresses and titles are asked of `users` and `tasks` when a mail is written, and kept nowhere.
 Publishes: notification.sent, once for each inbox item and once for each e-mail that left.
 Consumes: task.created, task.updated, task.completed, task.deleted, reminder.triggered, user.registered,
 org.member.added.
