@@ -18,7 +18,7 @@ from isa_common import Code, Internal, IsaError, Unavailable
 from kernel import telemetry
 from kernel.audit import AuditSpool
 from kernel.call import CORRELATION, CURRENT, Call
-from kernel.errors import ErrorMap, ours
+from kernel.errors import GONE, ErrorMap, ours
 from kernel.identity import Identity
 
 PLATFORM = "platform"
@@ -72,6 +72,9 @@ class Chain:
                 error.request_id = call.correlation_id
                 telemetry.failed(span, code.name)
                 raise
+            except GONE:
+                code = Code.CANCELLED
+                raise
             finally:
                 took = time.perf_counter() - began
                 telemetry.REQUESTS.labels(self.service, call.name, code.name).inc()
@@ -86,11 +89,11 @@ class Chain:
         except IsaError:
             raise
         except BaseException as error:
+            if isinstance(error, GONE):
+                raise  # the server ends the call; the record of it is in the audit already
             known = ours(error, self.errors or {})
             if isinstance(known, Internal):
                 telemetry.log.error("call.failed", method=call.name, exc_info=error)
-            if isinstance(error, asyncio.CancelledError):
-                raise  # the server ends the call; the record of it is in the audit already
             raise known from error
 
     @asynccontextmanager
