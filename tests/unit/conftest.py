@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from isa.events import EVENTS
 from kernel.caller import Caller
 from tests.unit.fakes import Broker, Database, FakeSpool, FakeSql, Issuer, RegistryServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """Log in plain lines: drawing a traceback takes longer than a test."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.LogfmtRenderer()],
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
 
 
 @pytest.fixture(scope="session")
