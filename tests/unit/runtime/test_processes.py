@@ -1,0 +1,176 @@
+"""The declaration of the set: order, sidecars, and what dapr.yaml and the components promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runtime.engines import Engines, load_engines
+from runtime.layout import CHECKOUT, Layout
+from runtime.processes import Set, declare, load_apps
+from runtime.secrets import ensure_secrets, ensure_tokens
+from runtime.supervisor import Program, render
+
+COMPONENTS = CHECKOUT / "components" / "local"
+PUBSUBS = ("events", "audit", "control")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(home=tmp_path / "home", cache=tmp_path / "cache", port_base=20000)
+    layout.make_folders()
+    return layout
+
+
+@pytest.fixture
+def declared(layout: Layout) -> Set:
+    names = [app.name for app in load_apps()]
+    engines = Engines(layout, load_engines())
+    return declare(layout, engines, ensure_secrets(layout, names), ensure_tokens(layout, names))
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def subscriptions() -> list[dict[str, Any]]:
+    return [document for path in (COMPONENTS / "subscriptions").glob("*.yaml") for document in documents(path)]
+
+
+def option(command: tuple[str, ...], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_every_need_is_declared_and_none_is_circular(declared: Set) -> None:
+    everything = {**declared.processes, **declared.steps}
+
+    def depth(name: str, above: tuple[str, ...] = ()) -> int:
+        assert name not in above, f"{name} needs itself by {above}"
+        return 1 + max((depth(need, (*above, name)) for need in everything[name].needs), default=0)
+
+    assert all(depth(name) for name in everything)
+
+
+def test_a_room_needs_its_sidecar_its_tables_and_the_adapters(declared: Set) -> None:
+    wanted = declared.with_needs(["tasks"])
+
+    assert {"postgres", "kafka", "registry", "tasks-dapr", "migrate", "topics", "postgres-grpc", "users"} <= set(wanted)
+    assert "analytics" not in wanted
+
+
+def test_every_app_has_a_sidecar_on_this_machine_only(declared: Set) -> None:
+    for app in load_apps():
+        command = declared.processes[f"{app.name}-dapr"].command
+        assert option(command, "--dapr-listen-addresses") == "127.0.0.1"
+        assert option(command, "--dapr-internal-grpc-listen-address") == "127.0.0.1"
+        assert option(command, "--metrics-listen-address") == "127.0.0.1"
+        assert option(command, "--dapr-graceful-shutdown-seconds") == "30"
+        assert "--enable-app-health-check" in command
+
+
+def test_a_base_moves_apps_and_sidecars(declared: Set) -> None:
+    assert declared.processes["users"].environment["APP_PORT"] == "28001"
+    assert option(declared.processes["users-dapr"].command, "--dapr-grpc-port") == "24501"
+    assert declared.processes["postgres-grpc"].environment["METRICS_PORT"] == "29606"
+
+
+def test_no_token_opens_the_sidecar_of_another_app(declared: Set) -> None:
+    tokens = {declared.processes[app.name].environment["DAPR_API_TOKEN"] for app in load_apps()}
+
+    assert len(tokens) == len(load_apps())
+    for app in load_apps():
+        room, sidecar = declared.processes[app.name], declared.processes[f"{app.name}-dapr"]
+        assert room.environment["APP_API_TOKEN"] == sidecar.environment["APP_API_TOKEN"]
+
+
+def test_no_secret_of_the_store_is_in_a_rooms_environment(declared: Set, layout: Layout) -> None:
+    secrets = set(ensure_secrets(layout, [app.name for app in load_apps()]).values()) - {""}
+
+    for app in load_apps():
+        assert not secrets & set(declared.processes[app.name].environment.values())
+
+
+def test_every_name_resolution_keeps_its_hosts_for_ever() -> None:
+    """The clean-up of nameresolution.sqlite ends every sidecar after an hour, so it must be off."""
+    for app in load_apps():
+        (configuration,) = documents(CHECKOUT / app.values["configFilePath"])
+        resolution = configuration["spec"]["nameResolution"]
+        assert resolution["component"] == "sqlite"
+        assert resolution["configuration"]["cleanupInterval"] == "-1"
+
+
+def test_secrets_are_denied_unless_listed(layout: Layout) -> None:
+    known = ensure_secrets(layout, [app.name for app in load_apps()])
+    for app in load_apps():
+        (configuration,) = documents(CHECKOUT / app.values["configFilePath"])
+        (scope,) = configuration["spec"]["secrets"]["scopes"]
+        assert scope["defaultAccess"] == "deny"
+        assert set(scope["allowedSecrets"]) <= set(known)
+
+
+def test_only_users_may_sign_for_workloads() -> None:
+    for app in load_apps():
+        (configuration,) = documents(CHECKOUT / app.values["configFilePath"])
+        allowed = configuration["spec"]["secrets"]["scopes"][0]["allowedSecrets"]
+        assert ("workload-signing-private" in allowed) == (app.name == "users")
+        assert "workload-signing-public" in allowed
+
+
+def test_every_subscription_is_raw_bulk_and_has_a_dead_letter_topic() -> None:
+    for subscription in subscriptions():
+        spec = subscription["spec"]
+        assert spec["metadata"] == {"rawPayload": "true"}
+        assert spec["bulkSubscribe"] == {"enabled": True, "maxMessagesCount": 100, "maxAwaitDurationMs": 20}
+        assert spec["deadLetterTopic"] == f"{spec['topic']}.dlq"
+        assert spec["routes"] == {"default": f"/events/{spec['topic']}"}
+
+
+def test_every_app_hears_of_revocations() -> None:
+    heard = {tuple(s["scopes"]) for s in subscriptions() if s["spec"]["pubsubname"] == "control"}
+
+    assert heard == {(app.name,) for app in load_apps()}
+
+
+def test_audit_hears_every_topic() -> None:
+    topics = yaml.safe_load((CHECKOUT / "schemas" / "avro" / "topics.yaml").read_text())["topics"]
+
+    heard = {s["spec"]["topic"] for s in subscriptions() if s["scopes"] == ["audit"]}
+
+    assert heard == set(topics)
+
+
+def test_what_comes_in_is_retried_for_ever_and_the_adapters_have_no_policy() -> None:
+    (resiliency,) = documents(COMPONENTS / "resiliency.yaml")
+    policies, targets = resiliency["spec"]["policies"], resiliency["spec"]["targets"]
+
+    for pubsub in PUBSUBS:
+        retry = policies["retries"][targets["components"][pubsub]["inbound"]["retry"]]
+        assert (retry["maxRetries"], retry["maxInterval"], retry["policy"]) == (-1, "5s", "exponential")
+    assert not {"postgres-grpc", "loki-grpc"} & set(targets["apps"])
+
+
+def test_every_replica_reads_control_changes_in_a_group_of_its_own() -> None:
+    (control,) = documents(COMPONENTS / "control.yaml")
+    values = {item["name"]: item.get("value") for item in control["spec"]["metadata"]}
+
+    assert values["consumerGroup"] == "{appID}-{uuid}"
+    assert values["initialOffset"] == "oldest"
+
+
+def test_components_find_their_brokers_by_environment_so_that_a_base_can_move_them() -> None:
+    for pubsub in PUBSUBS:
+        (component,) = documents(COMPONENTS / f"{pubsub}.yaml")
+        brokers = next(item for item in component["spec"]["metadata"] if item["name"] == "brokers")
+        assert brokers == {"name": "brokers", "envRef": "KAFKA_BROKERS"}
+
+
+def test_supervisor_gets_values_with_its_own_special_characters(layout: Layout) -> None:
+    program = Program(name="x", command=("run", "a b", "%p"), environment={"A": 'say "50%", \\ok'})
+
+    text = render(layout, [program])
+
+    assert "command = run 'a b' %%p" in text
+    assert 'environment = A="say \\"50%%\\", \\\\ok"' in text
