@@ -24,7 +24,7 @@ from services.audit.projections import search_query
 DATABASE = "audit"
 OWNER = "audit_owner"
 OWNER_SECRET = "postgres-audit-owner"  # noqa: S105 -- a name, not the secret
-LOG_TENANT = "workload-audit"
+LOG_TENANT = "isa-audit"
 """The tenant of the log store that holds the audit's lines; no token can name it."""
 PORT = 8005
 ANCHORS = 1000

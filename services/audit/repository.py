@@ -195,7 +195,7 @@ class Chains:
         found = [json.loads(entry.line) for entry in page.entries]
         # A line that was shipped twice, around a crash, is one line.
         mine = {item["seq"]: item for item in found if item.get("org_id") == org_id}
-        return list(mine.values()), page.next_cursor
+        return [mine[seq] for seq in sorted(mine, reverse=True)], page.next_cursor
 
     async def verify(self, org_id: str, *, now: datetime, is_anchored: bool = True) -> Verdict:
         """Walk one chain from its beginning and compare its end with what the log store knows."""
