@@ -26,13 +26,14 @@ ALICE = Caller(org="org-a", user="user-alice", roles=frozenset({"member"}))
 
 
 class FakeCounter:
-    """A counter that can be read."""
+    """A counter by topic that can be read."""
 
     def __init__(self) -> None:
-        self.value = 0
+        self.values: dict[str, int] = {}
 
-    def inc(self) -> None:
-        self.value += 1
+    def labels(self, topic: str) -> SimpleNamespace:
+        self.values.setdefault(topic, 0)
+        return SimpleNamespace(inc=lambda: self.values.update({topic: self.values[topic] + 1}))
 
 
 class FakeInbox:
@@ -74,7 +75,7 @@ def room(**rows: list[dict[str, Any]]) -> tuple[Handlers, FakeInbox, FakeSql, di
     """The room on fakes."""
     counters: dict[str, FakeCounter] = {}
 
-    def counter(name: str, _doc: str) -> FakeCounter:
+    def counter(name: str, _doc: str, _labels: list[str]) -> FakeCounter:
         return counters.setdefault(name, FakeCounter())
 
     inbox, sql = FakeInbox(), FakeSql(rows)
@@ -152,9 +153,9 @@ async def test_business_metrics_count_each_event_once() -> None:
     await handlers.count(ALICE, [created(2), created(3)])
     await handlers.count(ALICE, [completed(1)])
 
-    assert counters["isa_tasks_created"].value == 3
-    assert counters["isa_tasks_completed"].value == 1
-    assert counters["isa_users_registered"].value == 0
+    values = counters["isa_business_events"].values
+    assert (values["task.created"], values["task.completed"], values["user.registered"]) == (3, 1, 0)
+    assert set(values) == set(TOPIC_NAMES)
 
 
 async def test_the_summary_names_every_topic_and_acts_for_the_caller_only() -> None:
