@@ -19,6 +19,7 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isa_common import (
@@ -27,6 +28,7 @@ from isa_common import (
     Code,
     DeadlineExceeded,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     IsaError,
     NotFound,
@@ -86,12 +88,18 @@ class TooLarge(InvalidArgument):
     """The body is larger than this route takes."""
 
 
+class NotServed(Unimplemented):
+    """This path takes other methods."""
+
+
 def status_of(error: IsaError) -> int:
     """Return the HTTP status of an error."""
     if isinstance(error, InvalidBody):
         return 422
     if isinstance(error, TooLarge):
         return 413
+    if isinstance(error, NotServed):
+        return 405
     if error.code is Code.CANCELLED:
         return CLIENT_CLOSED
     return next((STATUS[cls] for cls in type(error).__mro__ if cls in STATUS), 500)
@@ -228,6 +236,8 @@ def _route_class(chain: Chain, route: Route) -> type[APIRoute]:
                             response = await inner(request)
                         except RequestValidationError as error:
                             raise invalid_body(error) from None
+                        except HTTPException as error:
+                            raise _unread(error) from None
                 except IsaError as error:
                     return problem(error)
                 response.headers["isa-correlation-id"] = call.correlation_id
@@ -267,12 +277,12 @@ def operations(app: FastAPI, health: Health, *, token: str) -> None:
     @app.api_route("/-/log-level", methods=["GET", "PUT"], include_in_schema=False)
     async def log_level(request: Request) -> Response:
         if not is_sidecar(request, token):
-            return problem(PermissionDenied("This needs the app's API token in the header dapr-api-token."))
+            return told(request, PermissionDenied("This needs the app's API token in the header dapr-api-token."))
         if request.method == "PUT":
             try:
                 telemetry.LEVEL.set((await request.body()).decode(errors="replace").strip())
             except ValueError as error:
-                return problem(InvalidArgument(str(error), field="body"))
+                return told(request, InvalidArgument(str(error), field="body"))
             telemetry.log.warning("log.level_changed", level=telemetry.LEVEL.name)
         return Response(telemetry.LEVEL.name, media_type="text/plain")
 
@@ -326,17 +336,34 @@ def http_app(handlers: object, *, title: str, chain: Chain, max_body: int) -> Fa
     return app
 
 
+def _unread(error: HTTPException) -> IsaError:
+    """Return why FastAPI could not read a request: it wraps what its body raised."""
+    if isinstance(error.__cause__, IsaError):
+        return error.__cause__
+    if error.status_code == 400:
+        return InvalidArgument("The body cannot be read: is it what its content-type says, in UTF-8?", field="body")
+    return Internal("Something went wrong on our side. The request id finds it in our logs.")
+
+
 async def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    ours: IsaError = NotFound("There is no such path; /docs lists what there is.", path=request.url.path)
-    if error.status_code == 405:
-        ours = Unimplemented(f"{request.method} is not served here; /docs lists what is.", path=request.url.path)
-    elif error.status_code == 400:
-        ours = InvalidArgument(str(error.detail), field="body")
-    ours.request_id = correlation_of(dict(request.headers))
-    return problem(ours)
+    if error.status_code != 405:
+        return told(request, NotFound("There is no such path; /docs lists what there is.", path=request.url.path))
+    served: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, StarletteRoute) and route.path_regex.match(request.url.path):
+            served |= route.methods or set()
+    response = told(request, NotServed(f"{request.method} is not served here.", path=request.url.path))
+    response.headers["allow"] = ", ".join(sorted(served))
+    return response
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, IsaError)
+    return told(request, error)
+
+
+def told(request: Request, error: IsaError) -> Response:
+    """Return the problem of a request that went through no chain."""
+    error.request_id = error.request_id or correlation_of(request.headers)
     return problem(error)
