@@ -26,7 +26,7 @@ from isa.events import (
     UserAuthenticated,
     UserRegistered,
 )
-from isa_common import InvalidArgument, IsaError
+from isa_common import DeadlineExceeded, InvalidArgument, IsaError, Unavailable
 from kernel import Caller, Parts, View, get, job, log, on_batch
 from services.audit.domain import Kind
 from services.audit.projections import chain_of, facts
@@ -172,11 +172,17 @@ class Handlers:
             await asyncio.sleep(0.2)  # records of a burst go together
             self._wake.clear()
             orgs, self._new = self._new, set()
-            for org_id in orgs:
-                try:
-                    self._shipped.inc(await self._chains.ship(org_id))
-                except IsaError as error:
-                    log.warning("audit.shipping_failed", org_id=org_id, error=str(error))
+            await self._ship(sorted(orgs))
+
+    async def _ship(self, orgs: list[str]) -> None:
+        for number, org_id in enumerate(orgs):
+            try:
+                self._shipped.inc(await self._chains.ship(org_id))
+            except (Unavailable, DeadlineExceeded) as error:  # the sweep comes back to all of them
+                log.warning("audit.shipping_delayed", chains=len(orgs) - number, reason=error.message)
+                return
+            except IsaError as error:
+                log.error("audit.shipping_failed", org_id=org_id, reason=error.message)
 
     @get("/v1/audit", permission="audit.read")
     async def find(
