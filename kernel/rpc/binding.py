@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -16,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from isa.policy.v1 import policy_pb2
-from isa_common import Internal, IsaError, PermissionDenied
+from isa_common import Internal, IsaError, PermissionDenied, Unavailable
 from kernel.call import Call, Rule
 from kernel.caller import Caller
 from kernel.rpc.status import refuse
@@ -25,6 +27,7 @@ ChainOf = Callable[[Call], AbstractAsyncContextManager[None]]
 Check = Callable[[Caller, Message], None]
 
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_END = object()
 _PERMISSION = re.compile(r"[a-z]+\.(read|write|admin)")
 
 
@@ -61,10 +64,16 @@ def rule_of(method: MethodDescriptor) -> Rule:
     )
 
 
-def bind(service: ServiceDescriptor, implementation: object, chain: ChainOf) -> grpc.GenericRpcHandler:
-    """The handlers of a service; Unbindable when a method has no rule, or no implementation of its kind."""
+def bind(
+    service: ServiceDescriptor, implementation: object, chain: ChainOf, draining: asyncio.Event | None = None
+) -> grpc.GenericRpcHandler:
+    """The handlers of a service; Unbindable when a method has no rule, or no implementation of its kind.
+
+    Once `draining` is set, streams without a deadline end with Unavailable.
+    """
+    draining = draining or asyncio.Event()
     handlers = {
-        method.name: _handler(service, method, _implementation(method, implementation), chain)
+        method.name: _handler(service, method, _implementation(method, implementation), chain, draining)
         for method in service.methods
     }
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
@@ -87,7 +96,11 @@ def _implementation(method: MethodDescriptor, implementation: object) -> Callabl
 
 
 def _handler(
-    service: ServiceDescriptor, method: MethodDescriptor, function: Callable[..., Any], chain: ChainOf
+    service: ServiceDescriptor,
+    method: MethodDescriptor,
+    function: Callable[..., Any],
+    chain: ChainOf,
+    draining: asyncio.Event,
 ) -> grpc.RpcMethodHandler:
     name, rule = f"{service.full_name}/{method.name}", rule_of(method)
     is_stream = bool(method.client_streaming or method.server_streaming)
@@ -119,11 +132,9 @@ def _handler(
             async with chain(call):
                 caller = _caller(call)
                 answers = function(caller, _checked(caller, request, check))
-                try:
-                    async for response in answers:
+                async with aclosing(answers if call.timeout is not None else _until(draining, answers)) as open_answers:
+                    async for response in open_answers:
                         yield response
-                finally:
-                    await answers.aclose()
         except IsaError as error:
             await refuse(context, error)
 
@@ -138,6 +149,30 @@ def _handler(
         request_deserializer=GetMessageClass(method.input_type).FromString,
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
+
+
+async def _until(draining: asyncio.Event, answers: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Pass answers on until the server drains: whoever waits without end is asked to connect anew."""
+    drained = asyncio.ensure_future(draining.wait())
+    try:
+        async with aclosing(answers):
+            while True:
+                following = asyncio.ensure_future(anext(answers, _END))
+                try:
+                    await asyncio.wait({following, drained}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not following.done():
+                        following.cancel()
+                        with suppress(asyncio.CancelledError):
+                            await following
+                if following.cancelled():
+                    raise Unavailable("This replica is stopping: connect again.", retry_after=timedelta(seconds=1))
+                response = following.result()
+                if response is _END:
+                    return
+                yield response
+    finally:
+        drained.cancel()
 
 
 def _caller(call: Call) -> Caller:

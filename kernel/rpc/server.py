@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -57,6 +58,7 @@ class RpcServer:
     ) -> None:
         self._chain = chain
         self._is_live = False
+        self._draining = asyncio.Event()
         self._services: list[str] = [""]
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_OPTIONS)
@@ -75,7 +77,7 @@ class RpcServer:
     def add(self, adapter: Adapter) -> None:
         """Bind an adapter; Unbindable when its class and its contract do not fit."""
         service = service_named(adapter.service)
-        self._server.add_generic_rpc_handlers((bind(service, adapter.implementation, self._chain),))
+        self._server.add_generic_rpc_handlers((bind(service, adapter.implementation, self._chain, self._draining),))
         self._services.append(service.full_name)
 
     async def start(self) -> None:
@@ -89,8 +91,9 @@ class RpcServer:
         await self._set(is_serving=is_serving)
 
     async def stop(self, drain: timedelta = timedelta(seconds=30)) -> None:
-        """Say NOT_SERVING, take no new calls, and give those in flight time to end."""
+        """Say NOT_SERVING, take no new calls, end streams that have no end, and give the other calls time."""
         self._is_live = False
+        self._draining.set()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(drain.total_seconds())
 
