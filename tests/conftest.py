@@ -1,7 +1,8 @@
 """What every test may rely on: a set of its own, real, started once and shared by all workers.
 
 The set has its own ports (from 20000) and its own folder (`.isa/test`), so that it runs beside a started one. The first
-test that needs it starts it; the session that started it stops it. `ISA_TEST_KEEP=1` leaves it up for the next run.
+test that needs it starts it; the session that started it stops it. `ISA_TEST_KEEP=1` leaves it up for the next run;
+`ISA_TEST_HOME=.isa ISA_TEST_PORT_BASE=0` means the set of `make start`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from runtime.layout import CHECKOUT, Layout
 from runtime.processes import load_apps
 from runtime.start import runtime_as_it_is
 
-HOME = Path(os.environ.get("ISA_TEST_HOME", CHECKOUT / ".isa" / "test"))
+HOME = Path(os.environ.get("ISA_TEST_HOME", CHECKOUT / ".isa" / "test")).absolute()
 PORT_BASE = int(os.environ.get("ISA_TEST_PORT_BASE", "20000"))
 STARTED = HOME / "started-by-tests"
 PASSWORD = "a long enough passphrase 42"
@@ -43,7 +44,7 @@ class Stack:
         return {
             **os.environ,
             "ISA_HOME": str(self.layout.home),
-            "ISA_PORT_BASE": str(self.layout.port_base),
+            "ISA_PORT_BASE": str(self.layout.port_base or ""),
             **own_engine_environment(self.layout),
         }
 
@@ -65,7 +66,9 @@ class Stack:
     async def pid(self, part: str) -> int:
         """Process id of a part, as the supervisor has it."""
         found = {status.name: status.pid for status in await runtime_as_it_is(self.layout).status()}
-        return found[part]
+        pid = found[part]
+        assert pid, f"{part} is not up"
+        return pid
 
     def isa(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the `isa` command against this set."""
@@ -102,7 +105,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def the_stack() -> Stack:
     """Return the set under test, running or not."""
     cache = Path(os.environ.get("ISA_CACHE", "~/.cache/isa")).expanduser()
-    return Stack(Layout(home=HOME, cache=cache, port_base=PORT_BASE))
+    return Stack(Layout(home=HOME, cache=cache, port_base=PORT_BASE or None))
 
 
 @pytest.fixture(scope="session")
