@@ -11,7 +11,8 @@ import orjson
 from dapr.proto.common.v1 import common_pb2
 from dapr.proto.runtime.v1 import state_pb2
 
-from isa_common import Aborted, IsaError, PreconditionFailed
+from isa_common import Aborted, Internal, IsaError, PreconditionFailed
+from kernel import telemetry
 from kernel.dapr.sidecar import Sidecar, translated
 
 STORE = "preferences"
@@ -46,12 +47,35 @@ class Remove:
     etag: str | None = None
 
 
+def packed(value: object) -> bytes:
+    """Return a value as it is stored: in an object, by whose brace `unpacked` knows what daprd made of it."""
+    return orjson.dumps({"value": value})
+
+
+def unpacked(data: bytes) -> Any:
+    """Return a stored value, None where there is none.
+
+    A transaction of an encrypted store keeps the bytes as Go prints them, `[123 34 ...]`: daprd 1.18 formats with %v
+    what it is about to encrypt (ExecuteStateTransaction in its pkg/api/grpc/grpc.go).
+    """
+    if not data:
+        return None
+    if data.startswith(b"[123 "):
+        data = bytes(map(int, data[1:-1].split()))
+    return orjson.loads(data)["value"]
+
+
+STALE = ("etag", "no item was updated")
+"""How daprd, which says INTERNAL inside a transaction, words a refused ETag; the second where nothing should be yet."""
+
+
 def _stale(error: IsaError) -> bool:
-    """Tell whether the store refused a stale ETag. Inside a transaction daprd says INTERNAL and names the ETag."""
+    """Tell whether the store refused a stale ETag."""
     cause = error.__cause__
-    return isinstance(error, Aborted) or (
-        isinstance(cause, grpc.aio.AioRpcError) and "etag" in (cause.details() or "").lower()
-    )
+    if isinstance(error, Aborted):
+        return True
+    said = (cause.details() or "").lower() if isinstance(cause, grpc.aio.AioRpcError) else ""
+    return any(words in said for words in STALE)
 
 
 class State:
@@ -67,16 +91,17 @@ class State:
         )
         async with translated("The state store"):
             answer = await self._sidecar.stub.GetState(request, timeout=TIMEOUT, metadata=self._sidecar.metadata)
-        return Versioned(orjson.loads(answer.data) if answer.data else None, answer.etag)
+        return Versioned(unpacked(answer.data), answer.etag)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, Versioned]:
         """Return several values; a key without one is there with None."""
         request = state_pb2.GetBulkStateRequest(store_name=STORE, keys=keys, parallelism=10)
         async with translated("The state store"):
             answer = await self._sidecar.stub.GetBulkState(request, timeout=TIMEOUT, metadata=self._sidecar.metadata)
-        found = {
-            item.key: Versioned(orjson.loads(item.data) if item.data else None, item.etag) for item in answer.items
-        }
+        if broken := [item.key for item in answer.items if item.error]:
+            telemetry.log.error("state.unreadable", keys=broken)
+            raise Internal("The state store could not read what it keeps.")
+        found = {item.key: Versioned(unpacked(item.data), item.etag) for item in answer.items}
         return {key: found.get(key, Versioned(None, "")) for key in keys}
 
     async def put(self, key: str, value: object, *, etag: str | None = None) -> None:
@@ -96,7 +121,7 @@ class State:
                     operationType="upsert" if isinstance(operation, Put) else "delete",
                     request=common_pb2.StateItem(
                         key=operation.key,
-                        value=orjson.dumps(operation.value) if isinstance(operation, Put) else b"",
+                        value=packed(operation.value) if isinstance(operation, Put) else b"",
                         etag=None if operation.etag is None else common_pb2.Etag(value=operation.etag),
                         options=FIRST_WRITE if operation.etag is not None else None,
                     ),

@@ -616,7 +616,7 @@ async def test_preferences_are_encrypted_where_they_lie_and_forgotten_with_their
             dbname="preferences",
         ) as connection:
             found = connection.execute(
-                "SELECT key, convert_from(value, 'UTF8') FROM dapr_state WHERE key LIKE %s", (f"%{grace.id}%",)
+                "SELECT key, convert_from(value, 'UTF8') FROM state WHERE key LIKE %s", (f"%{grace.id}%",)
             )
             return found.fetchall()
 
