@@ -128,6 +128,8 @@ def room_database(engines: Engines) -> None:
                 await admin.execute(f"CREATE ROLE {ROOM}_{role} LOGIN PASSWORD '{role}'")
         if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", ROOM):
             await admin.execute(f"CREATE DATABASE {ROOM} OWNER {ROOM}_owner")
+        await admin.execute(f"REVOKE ALL ON DATABASE {ROOM} FROM PUBLIC")
+        await admin.execute(f"GRANT CONNECT ON DATABASE {ROOM} TO {ROOM}_app, {ROOM}_system")
         await admin.close()
         from kernel import tables
 
@@ -135,7 +137,9 @@ def room_database(engines: Engines) -> None:
         await room.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         for statement in tables.create(ROOM):
             await room.execute(statement)
-        await room.execute("CREATE TABLE things (id text PRIMARY KEY, org_id text NOT NULL, title text NOT NULL, version int NOT NULL DEFAULT 1)")
+        await room.execute(
+            "CREATE TABLE things (id text PRIMARY KEY, org_id text NOT NULL, title text NOT NULL, version int NOT NULL DEFAULT 1)"
+        )
         for statement in tables.tenant_table(ROOM, "things"):
             await room.execute(statement)
         await room.close()

@@ -33,9 +33,7 @@ FROM pg_catalog.pg_type AS t LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.type
 WHERE t.oid = ANY ($1::oid[]) OR t.oid IN (SELECT typelem FROM pg_catalog.pg_type WHERE oid = ANY ($1::oid[]))
 """
 _NO_STATEMENT = SimpleNamespace(name="types")
-_ALIASES = frozenset(
-    {"any", "bigint", "char", "character", "decimal", "int", "integer", "opaque", "real", "smallint"}
-)
+_ALIASES = frozenset({"any", "bigint", "char", "character", "decimal", "int", "integer", "opaque", "real", "smallint"})
 """Second names of types in the driver's table; the catalog knows the first."""
 
 

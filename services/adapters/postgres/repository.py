@@ -276,8 +276,10 @@ def failure(error: asyncpg.PostgresError, sql: str, path: str, index: int) -> Is
     kind, message = _kind(state)
     position = int(error.position or 0)
     field = f"{path}.sql" if path else None
-    if kind is InvalidArgument and position:
-        failed: IsaError = syntax_error(sql, str(error.message), position)
+    if state == "25006":
+        failed: IsaError = InvalidArgument(message, field=field)
+    elif kind is InvalidArgument and position:
+        failed = syntax_error(sql, str(error.message), position)
         failed.field = field
     elif kind in (InvalidArgument, NotFound) or state.startswith("42"):
         text = str(error.message)

@@ -52,6 +52,7 @@ class Tenants:
         self._places: dict[str, Place] = {}
         self._passwords: dict[str, str] = {}
         self._making: dict[str, asyncio.Lock] = {}
+        self._making_register = asyncio.Lock()
         self._has_register = False
 
     def password(self, place: Place) -> str | None:
@@ -108,9 +109,10 @@ class Tenants:
 
     @asynccontextmanager
     async def _register(self) -> AsyncIterator[asyncpg.Connection]:
-        if not self._has_register:
-            await self._make_register()
-            self._has_register = True
+        async with self._making_register:
+            if not self._has_register:
+                await self._make_register()
+                self._has_register = True
         connection = await self._connect(self._server, REGISTER)
         try:
             yield connection
@@ -124,7 +126,7 @@ class Tenants:
                 # another replica may be first
                 with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                     await connection.execute(f"CREATE DATABASE {REGISTER}")
-            await connection.execute(f"REVOKE ALL ON DATABASE {REGISTER} FROM PUBLIC")
+                    await connection.execute(f"REVOKE ALL ON DATABASE {REGISTER} FROM PUBLIC")
         finally:
             await connection.close()
         register = await self._connect(self._server, REGISTER)

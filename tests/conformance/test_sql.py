@@ -1,0 +1,551 @@
+"""What `isa.sql.v1` promises, on the real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from isa_common import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Isa,
+    IsaError,
+    PermissionDenied,
+    ResourceExhausted,
+    Sql,
+    Statement,
+)
+from tests.conformance.conftest import Engines, person, workload
+
+
+@pytest_asyncio.fixture
+async def tenant(sql_address: str) -> AsyncIterator[Sql]:
+    """SQL of an organisation's owner, in a database that other tests of this run share."""
+    async with person(sql_address, "org-conformance") as isa:
+        yield isa.sql
+
+
+@pytest_asyncio.fixture
+async def room(sql_address: str) -> AsyncIterator[Sql]:
+    """SQL of a room, bound to no organisation."""
+    async with workload(sql_address) as isa:
+        yield isa.sql
+
+
+@pytest_asyncio.fixture
+async def table(tenant: Sql) -> str:
+    """A fresh table of the tenant: `id int primary key, title text not null, version int`."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    await tenant.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, title text NOT NULL, version int DEFAULT 1)")
+    return name
+
+
+async def given_rows(tenant: Sql, table: str, count: int) -> None:
+    await tenant.execute(f"INSERT INTO {table} SELECT n, 'row ' || n FROM generate_series(1, $1::int) AS n", count)
+
+
+SAME = [
+    ("bool", True),
+    ("bool", False),
+    ("int2", -32768),
+    ("int4", 2147483647),
+    ("int8", 9223372036854775807),
+    ("int8", -9223372036854775808),
+    ("numeric", Decimal("123456789012345678901234567890.123456789012345678901234567890")),
+    ("numeric", Decimal("1.50")),
+    ("numeric", Decimal("Infinity")),
+    ("numeric", Decimal("-Infinity")),
+    ("float4", 0.1),
+    ("float8", 0.1),
+    ("float8", 1e308),
+    ("float8", math.inf),
+    ("float8", -math.inf),
+    ("text", "naïve “quotes” \\ ' \" \n\t 😀"),
+    ("text", ""),
+    ("varchar", "x"),
+    ("name", "x"),
+    ("bytea", bytes(range(256))),
+    ("bytea", b""),
+    ("uuid", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+    ("date", date(2026, 2, 28)),
+    ("time", time(23, 59, 59, 999999)),
+    ("timestamp", datetime(2026, 11, 21, 1, 44, 7, 123456)),
+    ("timestamptz", datetime(2026, 11, 21, 1, 44, 7, 123456, tzinfo=UTC)),
+    ("json", {"b": 1, "a": [1.5, None, "é"]}),
+    ("jsonb", {"a": {"nested": [True, False]}}),
+    ("jsonb", "just text"),
+    ("jsonb", 5),
+    ("jsonb", []),
+    ("inet", "192.168.0.1/24"),
+    ("cidr", "10.0.0.0/8"),
+    ("macaddr", "08:00:2b:01:02:03"),
+    ("interval", "P1Y2M3DT4H5M6.5S"),
+    ("point", "(1,2)"),
+    ("box", "(3,4),(1,2)"),
+    ("int4range", "[1,10)"),
+    ("tstzrange", '["2026-01-01 00:00:00+00","2026-01-02 00:00:00+00")'),
+    ("int4multirange", "{[1,3),[5,8)}"),
+    ("bit(3)", "101"),
+    ("varbit", "10101"),
+    ("tsvector", "'cat' 'fat'"),
+    ("tsquery", "'cat' & 'fat'"),
+    ("money", "$12.34"),
+    ("pg_lsn", "16/B374D848"),
+    ("jsonpath", '$."a"'),
+    ("oid", 4294967295),
+    ("int4[]", [1, None, 3]),
+    ("int4[]", []),
+    ("int4[]", [[1, 2], [3, 4]]),
+    ("int8[]", [9007199254740993]),
+    ("text[]", ["a", 'b "quoted"', "c,d", "{e}", "\\f", "", "NULL", None]),
+    ("numeric[]", [Decimal("1.5"), Decimal("2")]),
+    ("timestamptz[]", [datetime(2026, 1, 1, tzinfo=UTC)]),
+    ("bool[]", [True, False, None]),
+    ("float8[]", [0.5, math.inf]),
+    ("bytea[]", [b"\x00\xff", b""]),
+    ("jsonb[]", [{"a": 1}, "text"]),
+    ("uuid[]", ["6ba7b810-9dad-11d1-80b4-00c04fd430c8"]),
+    ("date[]", [date(2026, 1, 1)]),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), SAME, ids=lambda value: str(value)[:30])
+async def test_a_value_of_each_type_comes_back_as_it_went(tenant: Sql, kind: str, value: object) -> None:
+    cast = f"$1::{kind}"
+    if kind.startswith("jsonb["):  # a list of JSON is one array, not JSON in JSON
+        cast = "$1::jsonb[]"
+
+    (row,) = await tenant.query(f"SELECT {cast} AS value, pg_typeof({cast})::text AS type", value)
+
+    assert row["value"] == value
+    assert type(row["value"]) is type(value)
+
+
+async def test_not_a_number_comes_back_as_such(tenant: Sql) -> None:
+    (row,) = await tenant.query(
+        "SELECT $1::float8 AS a, $2::numeric AS b, 'NaN'::float4 AS c, ARRAY['NaN'::float8] AS d",
+        math.nan, Decimal("NaN"),
+    )  # fmt: skip
+
+    assert math.isnan(row["a"]) and row["b"].is_nan() and math.isnan(row["c"]) and math.isnan(row["d"][0])
+
+
+@pytest.mark.parametrize("kind", ["int4", "text", "jsonb", "timestamptz", "int4[]", "bytea"])
+async def test_null_is_none(tenant: Sql, kind: str) -> None:
+    (row,) = await tenant.query(f"SELECT $1::{kind} AS value", None)
+
+    assert row["value"] is None
+
+
+async def test_times_that_python_cannot_hold_stay_text(tenant: Sql) -> None:
+    (row,) = await tenant.query("SELECT 'infinity'::timestamptz, '0044-03-15 BC'::date, '24:00'::time")
+
+    assert tuple(row) == ("infinity", "0044-03-15 BC", "24:00:00")
+
+
+async def test_types_of_the_tenant_come_as_text_and_arrays_of_them_as_arrays(tenant: Sql, table: str) -> None:
+    mood, pair = f"mood_{table}", f"pair_{table}"
+    await tenant.execute(f"CREATE TYPE {mood} AS ENUM ('sad', 'happy')")
+    await tenant.execute(f"CREATE TYPE {pair} AS (a int, b text)")
+    await tenant.execute(f"CREATE DOMAIN even_{table} AS int CHECK (value % 2 = 0)")
+
+    (row,) = await tenant.query(
+        f"SELECT $1::{mood} AS one, $2::{mood}[] AS many, (1, 'x y')::{pair} AS pair, 4::even_{table} AS even",
+        "happy", ["sad", "happy", None],
+    )  # fmt: skip
+
+    assert tuple(row) == ("happy", ["sad", "happy", None], '(1,"x y")', 4)
+
+
+async def test_columns_of_one_name_are_all_kept(tenant: Sql) -> None:
+    (row,) = await tenant.query("SELECT 1 AS a, 2 AS a, 3 AS b")
+
+    assert row.columns == ("a", "a", "b")
+    assert tuple(row) == (1, 2, 3)
+    assert row["a"] == 1
+    assert dict(row) == {"a": 1, "b": 3}
+
+
+@pytest.mark.ac("isa-cloud-prd:E2-US1:AC-1.1")
+async def test_a_select_returns_rows(tenant: Sql, table: str) -> None:
+    await given_rows(tenant, table, 3)
+
+    rows = await tenant.query(f"SELECT id, title FROM {table} WHERE id > $1 ORDER BY id", 1)
+
+    assert [tuple(row) for row in rows] == [(2, "row 2"), (3, "row 3")]
+
+
+async def test_no_row_is_an_empty_list(tenant: Sql, table: str) -> None:
+    assert await tenant.query(f"SELECT * FROM {table}") == []
+
+
+async def test_a_large_result_streams_in_order(tenant: Sql) -> None:
+    count, last = 0, 0
+    async for row in tenant.stream("SELECT n, repeat('x', 100) FROM generate_series(1, 50000) AS n"):
+        count, last = count + 1, row[0]
+
+    assert (count, last) == (50_000, 50_000)
+
+
+async def test_large_rows_are_split_into_pages_that_fit(tenant: Sql) -> None:
+    rows = await tenant.query("SELECT repeat('x', 1000000) AS text FROM generate_series(1, 30)")
+
+    assert [len(row["text"]) for row in rows] == [1_000_000] * 30
+
+
+async def test_a_row_beyond_a_message_is_refused(tenant: Sql) -> None:
+    with pytest.raises(ResourceExhausted):
+        await tenant.query("SELECT repeat('x', 15000000)")
+
+
+@pytest.mark.ac("isa-cloud-prd:E2-US1:AC-1.2")
+async def test_writes_say_how_many_rows_they_touched(tenant: Sql, table: str) -> None:
+    inserted = await tenant.execute(f"INSERT INTO {table} VALUES (1, 'a'), (2, 'b')")
+    updated = await tenant.execute(f"UPDATE {table} SET title = $1 RETURNING id, title", "c")
+    deleted = await tenant.execute(f"DELETE FROM {table} WHERE id = 99")
+
+    assert (inserted.affected, updated.affected, deleted.affected) == (2, 2, 0)
+    assert sorted(tuple(row) for row in updated.rows) == [(1, "c"), (2, "c")]
+
+
+@pytest.mark.ac("isa-cloud-prd:E2-US1:AC-1.3")
+async def test_a_parameter_is_never_sql(tenant: Sql, table: str) -> None:
+    evil = f"x'); DROP TABLE {table}; --"
+
+    await tenant.execute(f"INSERT INTO {table} VALUES (1, $1)", evil)
+
+    assert (await tenant.query(f"SELECT title FROM {table}"))[0]["title"] == evil
+
+
+@pytest.mark.ac("isa-cloud-prd:E2-US1:AC-1.4")
+@pytest.mark.parametrize(
+    ("sql", "says", "near"),
+    [
+        ("SELECT 1 FROM nowhere", "nowhere", "nowhere"),
+        ("SELEKT 1", "syntax error", "SELEKT 1"),
+        ("SELECT nothing\nFROM (SELECT 1 AS a) AS t", "nothing", "nothing"),
+        ("SELECT 'a' + 1", "invalid input syntax", "'a' + 1"),
+    ],
+)
+async def test_wrong_sql_is_told_with_its_place(tenant: Sql, sql: str, says: str, near: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await tenant.query(sql)
+
+    assert says.lower() in caught.value.message.lower()
+    assert caught.value.details["near"].startswith(near)
+    assert caught.value.field == "statement.sql"
+    assert caught.value.request_id
+
+
+@pytest.mark.parametrize(
+    ("sql", "params", "says"),
+    [
+        ("SELECT $1::int4", ("one",), "a whole number"),
+        ("SELECT $1::int4", (2**31,), "from -2147483648 to 2147483647"),
+        ("SELECT $1::int4", (1.5,), "a whole number"),
+        ("SELECT $1::text", (5,), "takes text"),
+        ("SELECT $1::bool", ("yes",), "true or false"),
+        ("SELECT $1::text", ("nul \0",), "NUL"),
+        ("SELECT $1::bytea", ("not base64!",), "base64"),
+        ("SELECT $1::int4[]", (5,), "an array"),
+        ("SELECT $1::int4[]", ([1, "x"],), "a whole number"),
+    ],
+)
+async def test_a_parameter_that_does_not_fit_is_named(
+    tenant: Sql, sql: str, params: tuple[object, ...], says: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=says) as caught:
+        await tenant.query(sql, *params)
+
+    assert caught.value.field == "statement.params[0]"
+
+
+@pytest.mark.parametrize(
+    ("sql", "params"),
+    [
+        ("SELECT $1::date", ("2026-02-30",)),
+        ("SELECT $1::uuid", ("x",)),
+        ("SELECT $1::numeric", ("1,5",)),
+        ("SELECT 1/0", ()),
+        ("SELECT $1::jsonb", ({"a": "\0"},)),
+    ],
+)
+async def test_a_value_that_the_engine_refuses_is_invalid(tenant: Sql, sql: str, params: tuple[object, ...]) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await tenant.query(sql, *params)
+
+    assert caught.value.details["sqlstate"].startswith("22")
+
+
+@pytest.mark.parametrize("params", [(), (1, 2)])
+async def test_the_number_of_parameters_must_fit(tenant: Sql, params: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidArgument, match="takes 1 parameters"):
+        await tenant.query("SELECT $1::int4", *params)
+
+
+async def test_a_write_by_query_is_refused_and_does_nothing(tenant: Sql, table: str) -> None:
+    with pytest.raises(InvalidArgument, match="Execute"):
+        await tenant.query(f"INSERT INTO {table} VALUES (1, 'a')")
+    with pytest.raises(InvalidArgument, match="Execute"):
+        await tenant.query(f"WITH gone AS (DELETE FROM {table} RETURNING 1) SELECT * FROM gone")
+    with pytest.raises(InvalidArgument, match="Execute"):
+        await tenant.query(f"SELECT * FROM {table} FOR UPDATE")
+
+
+@pytest.mark.parametrize("sql", ["", "   ", "-- nothing", "SELECT 1; SELECT 2"])
+async def test_one_statement_a_text(tenant: Sql, sql: str) -> None:
+    with pytest.raises(InvalidArgument, match="statement"):
+        await tenant.execute(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COMMIT", "BEGIN", "ROLLBACK", "SAVEPOINT a", "SET isa.org = 'org-other'", "RESET ALL", "SHOW ALL", "LISTEN x", "NOTIFY x",
+        "COPY (SELECT 1) TO PROGRAM 'true'", "COPY pg_class TO STDOUT", "DO $$ BEGIN END $$", "VACUUM", "LOAD 'x'", "PREPARE a AS SELECT 1",
+        "DEALLOCATE ALL", "DISCARD ALL", "CREATE ROLE x", "CREATE DATABASE x", "CREATE EXTENSION dblink", "ALTER SYSTEM SET a = 1",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "LOCK TABLE pg_class", "SET ROLE isa_tenants", "GRANT ALL ON SCHEMA public TO PUBLIC",
+        "EXPLAIN ANALYZE EXECUTE a", "CREATE TEMP TABLE x (a int)",
+        "SELECT set_config('isa.org', 'org-other', true)", "SELECT pg_catalog.SET_CONFIG('role', 'x', false)",
+        "SELECT query_to_xml('SELECT 1', true, false, '')", "SELECT * FROM pg_read_file('/etc/passwd')", "SELECT lo_import('/etc/passwd')",
+        "SELECT pg_advisory_lock(1)", "SELECT datname FROM pg_database", "SELECT * FROM pg_stat_activity", "SELECT rolname FROM pg_catalog.pg_roles",
+        "WITH x AS (SELECT pg_notify('a', 'b')) SELECT * FROM x", "SELECT pg_terminate_backend(1)",
+    ],
+)  # fmt: skip
+async def test_what_reaches_beyond_a_transaction_or_a_tenant_is_refused(tenant: Sql, sql: str) -> None:
+    with pytest.raises(PermissionDenied) as caught:
+        await tenant.execute(sql)
+
+    assert caught.value.field == "statement.sql"
+
+
+async def test_a_batch_is_done_whole(tenant: Sql, table: str) -> None:
+    results = await tenant.execute_batch(
+        [
+            Statement(f"INSERT INTO {table} VALUES ($1, $2)", 1, "a"),
+            Statement(f"UPDATE {table} SET version = version + 1 WHERE id = $1", 1, expect_rows=1),
+            Statement(f"SELECT version FROM {table}"),
+        ]
+    )
+
+    assert [result.affected for result in results] == [1, 1, 1]
+    assert results[2].rows[0]["version"] == 2
+
+
+async def test_another_number_of_rows_than_expected_undoes_the_batch(tenant: Sql, table: str) -> None:
+    with pytest.raises(Aborted) as caught:
+        await tenant.execute_batch(
+            [
+                Statement(f"INSERT INTO {table} VALUES (1, 'a')"),
+                Statement(f"UPDATE {table} SET version = 3 WHERE id = 1 AND version = 2", expect_rows=1),
+            ]
+        )
+
+    assert caught.value.details["statement"] == "1"
+    assert caught.value.field == "statements[1]"
+    assert await tenant.query(f"SELECT * FROM {table}") == []
+
+
+async def test_an_error_in_a_batch_undoes_it_and_names_the_statement(tenant: Sql, table: str) -> None:
+    with pytest.raises(AlreadyExists) as caught:
+        await tenant.execute_batch([Statement(f"INSERT INTO {table} VALUES (1, 'a')")] * 2)
+
+    assert caught.value.details["constraint"] == f"{table}_pkey"
+    assert caught.value.field == "statements[1].sql"
+    assert await tenant.query(f"SELECT * FROM {table}") == []
+
+
+async def test_a_batch_cannot_be_cut_in_two(tenant: Sql, table: str) -> None:
+    with pytest.raises(PermissionDenied):
+        await tenant.execute_batch([Statement(f"INSERT INTO {table} VALUES (1, 'a')"), Statement("COMMIT")])
+
+    assert await tenant.query(f"SELECT * FROM {table}") == []
+
+
+async def test_an_empty_batch_and_a_huge_one_are_refused(tenant: Sql) -> None:
+    with pytest.raises(InvalidArgument):
+        await tenant.execute_batch([])
+    with pytest.raises(InvalidArgument):
+        await tenant.execute_batch([Statement("SELECT 1")] * 1001)
+
+
+async def test_constraints_are_told_apart(tenant: Sql, table: str) -> None:
+    await tenant.execute(f"CREATE TABLE child_{table} (id int REFERENCES {table}, n int CHECK (n > 0))")
+
+    with pytest.raises(InvalidArgument) as missing:
+        await tenant.execute(f"INSERT INTO {table} VALUES (1, $1)", None)
+    with pytest.raises(InvalidArgument) as check:
+        await tenant.execute(f"INSERT INTO child_{table} VALUES (NULL, -1)")
+    with pytest.raises(FailedPrecondition) as reference:
+        await tenant.execute(f"INSERT INTO child_{table} VALUES (5, 1)")
+
+    assert missing.value.details["column"] == "title"
+    assert check.value.details["constraint"] == f"child_{table}_n_check"
+    assert reference.value.details["constraint"] == f"child_{table}_id_fkey"
+
+
+async def test_a_statement_ends_with_its_deadline_and_the_next_one_works(tenant: Sql) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await tenant.query("SELECT pg_sleep(10)", timeout=timedelta(milliseconds=200))
+
+    assert (await tenant.query("SELECT 1"))[0][0] == 1
+
+
+async def test_a_call_that_is_cancelled_leaves_no_transaction_behind(tenant: Sql, table: str) -> None:
+    call = asyncio.create_task(
+        tenant.execute_batch([Statement(f"INSERT INTO {table} VALUES (1, 'a')"), Statement("SELECT pg_sleep(10)")])
+    )
+    await asyncio.sleep(0.3)
+    call.cancel()
+    await asyncio.sleep(0.2)
+
+    await asyncio.wait_for(tenant.execute(f"INSERT INTO {table} VALUES (1, 'b')"), 5)
+    assert (await tenant.query(f"SELECT title FROM {table}"))[0]["title"] == "b"
+
+
+async def test_a_stream_that_is_left_early_gives_its_connection_back(tenant: Sql) -> None:
+    for _ in range(20):
+        rows = tenant.stream("SELECT n FROM generate_series(1, 100000) AS n")
+        assert (await anext(rows))[0] == 1
+        await rows.aclose()
+
+    assert (await tenant.query("SELECT 1"))[0][0] == 1
+
+
+async def test_a_changed_table_is_read_as_it_is_now(tenant: Sql, table: str) -> None:
+    await given_rows(tenant, table, 1)
+    sql = f"SELECT * FROM {table}"
+    assert [len(await tenant.query(sql)) for _ in range(5)] == [1] * 5
+
+    await tenant.execute(f"ALTER TABLE {table} ADD COLUMN extra text DEFAULT 'new'")
+
+    rows = await asyncio.gather(*(tenant.query(sql) for _ in range(10)))
+    assert all(row[0]["extra"] == "new" for row in rows)
+    assert (await tenant.execute(f"UPDATE {table} SET extra = 'x' RETURNING *")).rows[0]["extra"] == "x"
+
+
+async def test_execute_returns_only_what_fits(tenant: Sql) -> None:
+    with pytest.raises(ResourceExhausted, match="Query"):
+        await tenant.execute("SELECT n FROM generate_series(1, 20000) AS n")
+
+
+async def test_many_calls_at_once_share_few_connections(tenant: Sql) -> None:
+    answers = await asyncio.gather(*(tenant.query("SELECT $1::int4", number) for number in range(200)))
+
+    assert [rows[0][0] for rows in answers] == list(range(200))
+
+
+async def test_many_tenants_at_once_take_turns(sql_address: str) -> None:
+    tenants = [person(sql_address, f"org-turns{number}") for number in range(5)]
+    await asyncio.gather(*(isa.sql.query("SELECT 1") for isa in tenants))
+
+    answers = await asyncio.gather(*(isa.sql.query("SELECT pg_sleep(0.02), 1") for isa in tenants for _ in range(20)))
+
+    assert len(answers) == 100
+    for isa in tenants:
+        await isa.close()
+
+
+async def test_a_lost_race_is_aborted(tenant: Sql, table: str) -> None:
+    await given_rows(tenant, table, 2)
+
+    async def lock(first: int, second: int) -> None:
+        await tenant.execute_batch(
+            [
+                Statement(f"UPDATE {table} SET version = 2 WHERE id = $1", first),
+                Statement("SELECT pg_sleep(0.3)"),
+                Statement(f"UPDATE {table} SET version = 2 WHERE id = $1", second),
+            ]
+        )
+
+    ended = await asyncio.gather(lock(1, 2), lock(2, 1), return_exceptions=True)
+
+    assert sum(isinstance(each, Aborted) for each in ended) == 1
+
+
+# Tenancy
+
+
+async def test_an_organisation_sees_nothing_of_another(sql_address: str) -> None:
+    async with person(sql_address, "org-left") as left, person(sql_address, "org-right") as right:
+        await left.sql.execute("CREATE TABLE IF NOT EXISTS secrets (text text)")
+        await left.sql.execute("INSERT INTO secrets VALUES ('left')")
+
+        with pytest.raises(InvalidArgument, match="does not exist"):
+            await right.sql.query("SELECT * FROM secrets")
+        names = [
+            (await isa.sql.query("SELECT current_database() AS d, current_user::text AS u"))[0] for isa in (left, right)
+        ]
+
+    assert names[0]["d"] != names[1]["d"]
+    assert "left" not in names[0]["d"] and names[0]["d"] == names[0]["u"]
+
+
+async def test_a_tenants_login_reaches_no_other_database(sql_address: str, engines: Engines) -> None:
+    from services.adapters.postgres.tenants import isolate, password
+
+    key = engines.secrets["postgres-tenant-master-key"].encode()
+    async with person(sql_address, "org-left") as left, person(sql_address, "org-right") as right:
+        await left.sql.query("SELECT 1")
+        await right.sql.query("SELECT 1")
+    host, _, port = engines.postgres.rpartition(":")
+
+    for database in (isolate(key, "org-right"), "conformance", "isa_tenants"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await asyncpg.connect(
+                host=host, port=int(port), user=isolate(key, "org-left"), password=password(key, "org-left"), database=database
+            )  # fmt: skip
+
+
+async def test_a_person_acts_for_nobody_else(sql_address: str) -> None:
+    async with Isa(sql_address, token='{"org": ""}') as isa:
+        with pytest.raises(PermissionDenied):
+            await isa.sql.query("SELECT 1")
+
+
+async def test_a_room_sees_only_rows_of_the_organisation_that_it_acts_for(room: Sql) -> None:
+    suffix = uuid.uuid4().hex[:8]
+    left, right = room.acting_for(org="org-left", user="user-1"), room.acting_for(org="org-right")
+    await left.execute("INSERT INTO things (id, org_id, title) VALUES ($1, $2, $3)", f"l{suffix}", "org-left", "mine")
+
+    assert len(await left.query("SELECT * FROM things WHERE id = $1", f"l{suffix}")) == 1
+    assert await right.query("SELECT * FROM things WHERE id = $1", f"l{suffix}") == []
+    assert (await right.execute("UPDATE things SET title = 'theirs' WHERE id = $1", f"l{suffix}")).affected == 0
+    with pytest.raises(PermissionDenied):
+        await right.execute("INSERT INTO things (id, org_id, title) VALUES ($1, 'org-left', 'x')", f"r{suffix}")
+    with pytest.raises(PermissionDenied):
+        await room.query("SELECT * FROM things")
+
+
+async def test_connections_that_serve_many_organisations_never_mix_them(room: Sql) -> None:
+    async def whose(number: int) -> bool:
+        sql = room.acting_for(org=f"org-m{number % 7}", user=f"user-{number}")
+        (row,) = await sql.query("SELECT current_setting('isa.org'), current_setting('isa.user'), pg_sleep(0.001)")
+        return tuple(row)[:2] == (f"org-m{number % 7}", f"user-{number}")
+
+    assert all(await asyncio.gather(*(whose(number) for number in range(100))))
+
+
+async def test_a_workload_without_a_database_is_refused(sql_address: str) -> None:
+    async with workload(sql_address, "loki-grpc") as isa:
+        with pytest.raises(PermissionDenied):
+            await isa.sql.query("SELECT 1")
+
+
+async def test_no_error_names_a_host_or_a_login(tenant: Sql) -> None:
+    for sql in ("SELECT * FROM pg_authid", "SELECT 1/0", "SELECT * FROM nowhere", "SELECT current_setting('x.y')"):
+        with pytest.raises(IsaError) as caught:
+            await tenant.query(sql)
+        text = f"{caught.value.message} {caught.value.details}"
+        assert "127.0.0.1" not in text and "t_" not in text and "isa_tenants" not in text
