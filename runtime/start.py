@@ -22,8 +22,8 @@ from runtime.progress import Part, Progress
 from runtime.secrets import ensure_secrets, ensure_tokens
 from runtime.supervisor import Supervisor, SupervisorError
 
-HEALTHY_WITHIN = 120.0
-FAILURES_ALLOWED = 4
+HEALTHY_WITHIN = 180.0
+FAILURES_ALLOWED = 3
 LAST_LINES = 20
 
 
@@ -87,16 +87,22 @@ class Runtime:
         ]
         if not taken:
             return
+        if not any(state.is_up for state in states.values()):
+            await self.supervisor.shutdown()
         lines = [f"  port {port} of {process.name} is held by {ports.owner(port)}" for process, port in taken]
         raise StartError(
             "\n".join(
                 [
                     "Ports that the set needs are taken:",
                     *lines,
-                    "Stop those programs, or move the whole set: ISA_PORT_BASE=30000 isa start",
+                    f"Stop those programs, or move the whole set: ISA_PORT_BASE={self.other_base()} isa start",
                 ]
             )
         )
+
+    def other_base(self) -> int:
+        """A base that this set does not use."""
+        return 20000 + ((self.layout.port_base or 10000) // 10000 - 1) % 3 * 10000
 
     async def stop(self, progress: Progress | None = None) -> None:
         """Stop everything, dependents first, each with the time it needs to lose nothing."""
@@ -227,15 +233,13 @@ class Start:
         part.say("starting")
         supervisor = self.runtime.supervisor
         await supervisor.start(process.name)
-        failures, pids = 0, set[int]()
+        starts = set[int]()
         loop = asyncio.get_running_loop()
         until = loop.time() + HEALTHY_WITHIN
         while not await process.healthy():
             state = (await supervisor.states())[process.name]
-            if state.pid:
-                pids.add(state.pid)
-            failures = len(pids) - 1
-            if state.state == "FATAL" or failures >= FAILURES_ALLOWED:
+            starts.add(state.started_at)
+            if state.state == "FATAL" or len(starts) > FAILURES_ALLOWED:
                 raise StartError(self.last_words(process.name, "stops as soon as it is started"))
             if loop.time() > until:
                 raise StartError(self.last_words(process.name, f"was not healthy within {HEALTHY_WITHIN:.0f} s"))

@@ -27,7 +27,7 @@ def acquisition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Acquisition:
     async def at_once(seconds: float) -> None:
         return None
 
-    monkeypatch.setattr(module.asyncio, "sleep", at_once)
+    monkeypatch.setattr("runtime.engines.asyncio.sleep", at_once)
     (tmp_path / "partial").mkdir()
     return Acquisition(Engines(Layout(home=tmp_path, cache=tmp_path), load_engines()), {})
 
@@ -89,7 +89,7 @@ def test_the_go_compiler_is_fetched_only_to_compile(tmp_path: Path, monkeypatch:
 
 
 def test_other_machines_are_pointed_to_containers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr("runtime.engines.platform.system", lambda: "Darwin")
 
     with pytest.raises(EngineError, match="docker compose up"):
         module.refuse_other_machines()

@@ -10,7 +10,7 @@ import yaml
 
 from runtime.engines import Engines, load_engines
 from runtime.layout import CHECKOUT, Layout
-from runtime.processes import Set, declare, load_apps
+from runtime.processes import Process, Set, Step, declare, load_apps
 from runtime.secrets import ensure_secrets, ensure_tokens
 from runtime.supervisor import Program, render
 
@@ -45,7 +45,7 @@ def option(command: tuple[str, ...], name: str) -> str:
 
 
 def test_every_need_is_declared_and_none_is_circular(declared: Set) -> None:
-    everything = {**declared.processes, **declared.steps}
+    everything: dict[str, Process | Step] = {**declared.processes, **declared.steps}
 
     def depth(name: str, above: tuple[str, ...] = ()) -> int:
         assert name not in above, f"{name} needs itself by {above}"
