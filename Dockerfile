@@ -24,7 +24,9 @@ RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache/uv \
 COPY . .
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache/uv \
     if grep -qs 'BEGIN CERTIFICATE' /run/secrets/ca; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
-    /opt/uv/bin/uv sync --frozen --no-dev --python python3 && .venv/bin/python -m compileall -q cli client kernel runtime schemas services
+    /opt/uv/bin/uv sync --frozen --no-dev --python python3 \
+    && .venv/bin/python -m compileall -q cli client kernel runtime schemas services \
+    && chmod -R a+rX,go-w . # whatever the umask of whoever builds
 
 FROM python:${PYTHON}
 # 65532 is the unprivileged user of Dapr's images too, so that a room and its sidecar can share files that nobody else reads.

@@ -1,16 +1,15 @@
-"""What happens once before the rooms start: secrets, migrations, topics. Each may be repeated; each does what is missing."""
+"""Generate the set's secrets at its first start, and hand each container its own part only. What exists is never changed."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.layout import Layout, layout_from_environment
+from runtime.postgres import databases_script
 from runtime.processes import load_apps
-from runtime.secrets import DATABASES, ensure_secrets, ensure_tokens, write_private
+from runtime.secrets import ensure_secrets, ensure_tokens, write_private
 
 STATES = Path("/rooms")
 POSTGRES = Path("/run/isa/postgres")
@@ -18,9 +17,7 @@ REGISTRY = Path("/run/isa/registry")
 
 
 def make_secrets() -> None:
-    """Generate what is missing, and hand each container its own part only."""
-    from runtime.postgres import databases_script  # it needs what only Unix has
-
+    """Fill the volumes that this container has mounted."""
     layout = layout_from_environment()
     layout.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     apps = [app.name for app in load_apps()]
@@ -34,7 +31,9 @@ def make_secrets() -> None:
     write_private(POSTGRES / "password", secrets["postgres-superuser"])
     write_private(POSTGRES / "pgpass", f"*:*:*:isa:{secrets['postgres-superuser']}")
     write_private(POSTGRES / "databases.sql", databases_script(secrets))
-    write_private(REGISTRY / "registry.properties", f"apicurio.datasource.password={secrets['postgres-registry-owner']}")
+    write_private(
+        REGISTRY / "registry.properties", f"apicurio.datasource.password={secrets['postgres-registry-owner']}"
+    )
     print(f"{len(secrets)} secrets, tokens of {len(apps)} rooms.")
 
 
@@ -49,20 +48,5 @@ def hand_out_tokens(layout: Layout, tokens: Mapping[str, Mapping[str, str]]) -> 
         (STATES / app / "spool").mkdir(exist_ok=True, mode=0o700)
 
 
-def migrate() -> None:
-    """Bring every database to the revision of its room's code, as its owner."""
-    secrets = json.loads(layout_from_environment().secrets.read_text())
-    at = f"{os.environ['POSTGRES_HOST']}:{os.environ['POSTGRES_PORT']}"
-    for room in DATABASES:
-        password = secrets[f"postgres-{room}-owner"]
-        os.environ[f"ISA_MIGRATE_URL_{room.upper()}"] = f"postgresql://{room}_owner:{password}@{at}/{room}"
-    os.execvp(sys.executable, [sys.executable, "-m", "cli", "migrate"])
-
-
-def apply_topics() -> None:
-    """Create the topics and register the schemas."""
-    os.execvp(sys.executable, [sys.executable, "-m", "cli", "topics", "apply"])
-
-
 if __name__ == "__main__":
-    {"secrets": make_secrets, "migrations": migrate, "topics": apply_topics}[sys.argv[1]]()
+    make_secrets()
