@@ -20,7 +20,7 @@ from runtime.environment import own_engine_environment
 from runtime.layout import CHECKOUT, Layout, layout_from_environment
 from runtime.processes import load_apps
 from runtime.progress import Progress
-from runtime.start import Runtime, Status, open_runtime
+from runtime.start import Runtime, StartError, Status, open_runtime
 
 REFRESH_SECONDS = 2.0
 
@@ -43,7 +43,10 @@ def start(
     async def work() -> None:
         began = time.monotonic()
         runtime = await open_runtime(layout_from_environment(), Progress(console))
-        await runtime.start(names, Progress(console), alone=alone)
+        try:
+            await runtime.start(names, Progress(console), alone=alone)
+        except StartError as error:
+            raise StartError(f"{error}\nWhat did start stays up: `isa status` shows it, `isa stop` ends it.") from error
         console.print(f"Started in {time.monotonic() - began:.0f} s. `isa status` shows the parts, `isa stop` ends it.")
 
     perform(work())

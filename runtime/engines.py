@@ -31,6 +31,8 @@ ATTEMPTS = 6
 PARALLEL_DOWNLOADS = 8
 MACHINES = ("x86_64", "aarch64")
 LAST_LINES = 25
+BUILD_SPACE = 8_000_000_000
+DOWNLOAD_SPACE = 2_000_000_000
 
 
 class EngineError(Exception):
@@ -84,6 +86,17 @@ def refuse_other_machines() -> None:
         )
 
 
+def refuse_full_disk(cache: Path, missing: Iterable[Engine]) -> None:
+    """Stop before minutes of work that cannot end well."""
+    needed = BUILD_SPACE if any(engine.kind == "go" for engine in missing) else DOWNLOAD_SPACE
+    free = shutil.disk_usage(cache).free
+    if free < needed:
+        raise EngineError(
+            f"Setting up the engines takes {needed / 1e9:.0f} GB in {cache} for a while (1 GB stays), and only "
+            f"{free / 1e9:.1f} GB are free. Make room, or choose another folder: ISA_CACHE=/path isa setup"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
     """The folders of the engines that are there."""
@@ -125,6 +138,7 @@ async def acquire(layout: Layout, progress: Progress) -> Engines:
     layout.cache.mkdir(parents=True, exist_ok=True)
     async with cache_lock(layout.cache, progress):
         missing = engines.missing()
+        refuse_full_disk(layout.cache, missing)
         parts = {engine.name: progress.part(f"{engine.name} {engine.version}", engine.does) for engine in missing}
         with progress.show("Setting up the engines (once; later starts skip this)"):
             await Acquisition(engines, parts).run(missing)

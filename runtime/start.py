@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
+from rich.console import Console
 
 from runtime import memory, ports
 from runtime.engines import Engines, acquire, load_engines
@@ -111,17 +112,19 @@ class Runtime:
             if not states:
                 return
             up = [name for name, state in states.items() if state.state not in ("STOPPED", "EXITED", "FATAL")]
-            part = progress.part("stop", "the set") if progress else None
-            waves = (("app",), ("sidecar",), ("engine",))
-            for kinds in waves:
-                names = [name for name in up if name in self.set.processes and self.set.processes[name].kind in kinds]
-                if part and names:
-                    part.say(f"stopping {', '.join(names)}")
-                if "engine" in kinds and "registry" in names:  # the registry holds connections of PostgreSQL
-                    await self.supervisor.stop("registry")
-                await asyncio.gather(*(self.supervisor.stop(name) for name in names))
-            await self.supervisor.shutdown()
-            if part:
+            progress = progress or Progress(Console(quiet=True))
+            part = progress.part("stop", "the set")
+            with progress.show("Stopping the set"):
+                for kind in ("app", "sidecar", "engine"):
+                    names = [
+                        name for name in up if name in self.set.processes and self.set.processes[name].kind == kind
+                    ]
+                    if names:
+                        part.say(f"stopping {', '.join(names)}")
+                    if "registry" in names:  # it holds connections of PostgreSQL
+                        await self.supervisor.stop("registry")
+                    await asyncio.gather(*(self.supervisor.stop(name) for name in names))
+                await self.supervisor.shutdown()
                 part.done("stopped")
 
     async def restart(self, name: str, progress: Progress) -> None:
@@ -282,7 +285,6 @@ class Start:
                 f"{name} {what}. The end of its log:",
                 *(f"  {line}" for line in lines),
                 f"All of it: {supervisor.log(name)}",
-                "What did start stays up: `isa status` shows it, `isa stop` ends it.",
             ]
         )
 
