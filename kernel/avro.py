@@ -81,7 +81,10 @@ class Registry:
             return None
         if response.is_error:
             raise Unavailable(f"The schema registry answered {response.status_code}.")
-        found: dict[str, Any] = response.json()
+        try:
+            found: dict[str, Any] = response.json()
+        except ValueError as error:
+            raise Unavailable("The schema registry answered no JSON.") from error
         return found
 
     async def close(self) -> None:
@@ -128,10 +131,21 @@ class Codec:
         if len(data) <= HEADER.size or data[0] != MAGIC:
             raise Poison("The record is not framed as Avro: it does not begin with the magic byte and a schema id.")
         schema_id = HEADER.unpack_from(data)[1]
-        writer = parsed(await self._registry.schema_of(schema_id))
+        writer = _record_schema(await self._registry.schema_of(schema_id), schema_id)
         if writer["name"] != parsed(cls.SCHEMA)["name"]:
             raise Poison(f"The record is a {writer['name']}, not a {cls.__name__}.", schema_id=schema_id)
         return _read(data, writer, cls, schema_id)
+
+
+def _record_schema(schema: str, schema_id: int) -> Any:
+    """Return the parsed schema of a record; Poison when it describes anything else."""
+    try:
+        found = parsed(schema)
+    except Exception as error:  # whatever somebody registered
+        raise Poison(f"Schema {schema_id} cannot be read: {error}.", schema_id=schema_id) from error
+    if not isinstance(found, dict) or "name" not in found:
+        raise Poison(f"Schema {schema_id} is not that of a record.", schema_id=schema_id)
+    return found
 
 
 def _read(data: bytes, writer: Any, cls: type[Event], schema_id: int) -> Event:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import inspect
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +27,13 @@ from isa_common import IsaError, PermissionDenied
 from kernel import telemetry
 from kernel.avro import HEADER, MAGIC, Codec
 from kernel.call import CAUSATION, CORRELATION
-from kernel.caller import Caller
-from kernel.doors import Job, Subscription, doors_of
+from kernel.caller import ORG, USER, Caller
+from kernel.chain import PLATFORM
+from kernel.dapr.pubsub import COMPONENTS
+from kernel.doors import Job, Route, Subscription, doors_of
 from kernel.errors import Poison
 from kernel.events import Record, trace_of
-from kernel.http import is_sidecar, problem
+from kernel.http import is_sidecar, told
 
 Status = Literal["SUCCESS", "RETRY", "DROP"]
 Publish = Callable[[str, Sequence[Record]], Awaitable[set[str]]]
@@ -92,16 +95,18 @@ class Delivery:
         """Handle a batch, and set the status of each record in it."""
         await asyncio.gather(*(self._decode(topic, record) for record in batch))
         for handler in self.handlers[topic]:
+            self._keep_order(batch)
             await self._handle(topic, handler, [r for r in batch if r.event is not None and r.status == "SUCCESS"])
         self._keep_order(batch)
         for record in batch:
-            telemetry.CONSUMED.labels(topic, record.status.lower()).inc()
             if record.status == "RETRY":
                 self._count(topic, record)
+            if record.status == "RETRY" or record.event is not None:  # quarantined ones were counted
+                telemetry.CONSUMED.labels(topic, record.status.lower()).inc()
 
     async def _decode(self, topic: str, record: Delivered) -> None:
         try:
-            record.event = await self.codec.decode(record.value, EVENTS[topic])
+            record.event = _owned(await self.codec.decode(record.value, EVENTS[topic]))
         except Poison as error:
             await self._quarantine(topic, record, error)
         except IsaError as error:
@@ -153,7 +158,9 @@ class Delivery:
                 await self._quarantine(topic, group[0], error)
             else:  # one of them is poison: each alone shows which
                 for record in group:
-                    await self._attempt(topic, handler, [record])
+                    self._keep_order(group)
+                    if record.status == "SUCCESS":
+                        await self._attempt(topic, handler, [record])
         except Exception as error:
             known = isinstance(error, IsaError)
             telemetry.log.warning(
@@ -185,16 +192,15 @@ class Delivery:
             if record.status == "RETRY":
                 waiting.add(key)
 
-    def _count(self, topic: str, record: Delivered) -> int:
+    def _count(self, topic: str, record: Delivered) -> None:
         key = f"{topic}/{record.position}"
         self._attempts[key] = self._attempts.get(key, 0) + 1
         if len(self._attempts) > ATTEMPTS_KEPT:
             self._attempts.popitem(last=False)
-        return self._attempts[key]
 
     async def _quarantine(self, topic: str, record: Delivered, reason: Poison) -> None:
         """Put a record on its dead-letter topic; when that fails it is retried, so nothing is lost."""
-        attempts = self._count(topic, record)
+        attempts = self._attempts.get(f"{topic}/{record.position}", 0) + 1
         schema_id = (
             str(HEADER.unpack_from(record.value)[1])
             if record.value[:1] == bytes([MAGIC]) and len(record.value) > 4
@@ -220,7 +226,8 @@ class Delivery:
         )
         try:
             failed = await self.publish(letter.topic, [letter])
-        except IsaError:
+        except IsaError as error:
+            telemetry.log.warning("event.unquarantined", topic=topic, position=record.position, reason=error.message)
             failed = {letter.event_id}
         if failed:
             record.status = "RETRY"
@@ -228,6 +235,16 @@ class Delivery:
         record.event = None
         telemetry.CONSUMED.labels(topic, "quarantined").inc()
         telemetry.log.error("event.quarantined", topic=topic, position=record.position, reason=reason.message)
+
+
+def _owned(event: Event) -> Event:
+    """Return an event that says well-formedly whose it is; no handler could act for any other."""
+    is_platforms = event.TOPIC in COMPONENTS and event.org_id in ("", PLATFORM)
+    if not is_platforms and not ORG.fullmatch(event.org_id):
+        raise Poison("The event belongs to no organisation.")
+    if event.user_id and not USER.fullmatch(event.user_id):
+        raise Poison("The event was caused by what is no user.")
+    return event
 
 
 def jobs_of(*rooms: object) -> list[tuple[Job, Callable[..., Awaitable[None]]]]:
@@ -280,6 +297,7 @@ async def _run(
     headers: Mapping[str, str],
 ) -> Response:
     began = time.perf_counter()
+    CORRELATION.set(uuid.uuid4().hex)  # one for all that this run sets off; the request's context ends with it
     with telemetry.span(f"job {name}", metadata=trace_of(headers), kind=SpanKind.CONSUMER):
         try:
             await (method(name, data) if has_name else method(data))
@@ -304,12 +322,18 @@ def _forged(request: Request) -> Response:
     telemetry.log.warning(
         "callback.refused", path=request.url.path, caller=request.headers.get("dapr-caller-app-id", "")
     )
-    return problem(PermissionDenied("Only this app's own sidecar may call this."))
+    return told(request, PermissionDenied("Only this app's own sidecar may call this."))
 
 
 def check(room: object) -> None:
     """Refuse a room whose handlers do not take what their doors bring; at start, not at the first event."""
     for door, method in doors_of(room):
+        where = f"{type(room).__name__}.{method.__name__}"
+        parameters = inspect.signature(method).parameters
+        if not inspect.iscoroutinefunction(method):
+            raise TypeError(f"{where} must be a coroutine function.")
+        if isinstance(door, Route) and ("caller" in parameters) == door.rule.anonymous:
+            raise TypeError(f"{where} must take the caller, or be anonymous and not take one.")
         wanted = {Subscription: 2, Job: 1 if isinstance(door, Job) and door.schedule else 2}.get(type(door))
-        if wanted is not None and len(inspect.signature(method).parameters) != wanted:
-            raise TypeError(f"{type(room).__name__}.{method.__name__} must take {wanted} arguments besides self.")
+        if wanted is not None and len(parameters) != wanted:
+            raise TypeError(f"{where} must take {wanted} arguments besides self.")

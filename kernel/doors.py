@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from kernel.call import Rule
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTES = "__isa_doors__"
+PERMISSION = re.compile(r"[a-z]+\.(read|write|admin)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,8 @@ def _route(
 ) -> Callable[[F], F]:
     if bool(permission) == anonymous:
         raise TypeError(f"{method} {path} must name a permission, or be anonymous.")
+    if permission and not PERMISSION.fullmatch(permission):
+        raise TypeError(f"{method} {path}: {permission!r} is no <capability>.<read|write|admin>.")
     rule = Rule(
         permission=permission,
         anonymous=anonymous,
@@ -120,7 +124,7 @@ def job(name: str, *, schedule: str | None = None) -> Callable[[F], F]:
 
 def doors_of(handlers: object) -> Iterator[tuple[Door, Callable[..., Any]]]:
     """Yield every door of a handlers object with its bound method, in the order of the class."""
-    for name in [name for cls in type(handlers).__mro__ for name in vars(cls)]:
+    for name in dict.fromkeys(name for cls in type(handlers).__mro__ for name in vars(cls)):
         method = inspect.getattr_static(handlers, name)
         for door in getattr(method, NOTES, ()):
             yield door, getattr(handlers, name)

@@ -60,7 +60,7 @@ class CreateTask(Body):
 
     title: str = Field(max_length=10)
     priority: int = 0
-    items: list[Item] = []
+    items: list[Item] = Field(default_factory=list)
 
     @field_validator("title")
     @classmethod
