@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
 from fastapi import Header, Response
+from pydantic import AfterValidator
 
 from isa.events import ReminderTriggered
 from kernel import (
@@ -34,12 +35,19 @@ ATTEMPTS = 5
 """How often a change without If-Match is tried when others are faster."""
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"', re.ASCII)
 
+_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and _KEY.fullmatch(key) is None:
+        raise ValueError("An Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID.")
+    return key
+
+
 IdempotencyKey = Annotated[
     str | None,
+    AfterValidator(_checked_key),
     Header(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
         description="Of your choice, new for each new request. A repeated request with the same key happens once.",
     ),
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Header, Query, Response
 
 from isa.events import Event, TaskCompleted, TaskCreated, TaskDeleted, TaskUpdated
-from kernel import Aborted, Caller, Work, delete, get, patch, post
+from kernel import Aborted, Caller, InvalidArgument, NotFound, Work, delete, get, patch, post
 from services.tasks.domain.task import Task
 from services.tasks.handlers.doors import (
     ATTEMPTS,
@@ -37,6 +37,7 @@ class TaskDoors(Doors):
         stamp = stamp_of(idempotency_key, "POST /v1/tasks", body.model_dump_json()) if idempotency_key else None
 
         async def effect() -> Answer:
+            await self._check_assignee(caller, body.assignee)
             task = body.task(self.parts.new_id("task"), user=caller.user, now=self.parts.clock())
             answer = answer_with(task, status=201, location=True)
             async with self.parts.work(caller) as work:
@@ -72,6 +73,7 @@ class TaskDoors(Doors):
     async def update_task(self, caller: Caller, task_id: str, body: ChangeTask, if_match: IfMatch = None) -> Response:
         """Change some fields of a task."""
         changes = body.changes()
+        await self._check_assignee(caller, changes.get("assignee"))
 
         def change(task: Task) -> tuple[Task, Event | None]:
             changed, names = task.change(at=self.parts.clock(), **changes)
@@ -156,6 +158,17 @@ class TaskDoors(Doors):
                     self.later(self.disarm(waiting))
                 break
         return Response(status_code=204)
+
+    async def _check_assignee(self, caller: Caller, assignee: str | None) -> None:
+        """Refuse an assignee who is no member; only who assigns to somebody else pays for the look."""
+        if assignee is None or assignee == caller.user:
+            return
+        try:
+            await self.parts.invoke.get("users", f"/v1/users/{assignee}", caller=caller)
+        except NotFound:
+            raise InvalidArgument(
+                f"There is no user {assignee} in your organisation; give the id of a member.", field="assignee"
+            ) from None
 
     async def _change(
         self,

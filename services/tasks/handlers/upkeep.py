@@ -13,7 +13,7 @@ from services.tasks.handlers.doors import Doors
 from services.tasks.handlers.tasks import updated
 
 SWEEP_AT_MOST = 500
-LATE = timedelta(seconds=20)
+LATE = timedelta(seconds=10)
 """How long the scheduler may take before the sweep fires a reminder itself."""
 
 
@@ -37,7 +37,7 @@ class UpkeepDoors(Doors):
 
         await self.parts.inbox.apply(caller, [event], effects, emit=emit)
 
-    @job("sweep-reminders", schedule="*/30 * * * * *")
+    @job("sweep-reminders", schedule="*/15 * * * * *")
     async def sweep_reminders(self, _data: dict[str, object]) -> None:
         """Fire what the scheduler forgot, and arm what it never heard of."""
         now = self.parts.clock()
