@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from isa.events import AuditEntry, AuditRecorded, ControlChanged, Event
 from isa_common import Code, DeadlineExceeded, Isa, IsaError, Unauthenticated, Unavailable
-from kernel import lag, telemetry
+from kernel import lag, limits, telemetry
 from kernel.audit import AuditSpool
 from kernel.avro import Codec, Registry
 from kernel.call import CORRELATION
@@ -318,4 +318,5 @@ async def serve(package: str) -> None:
         otlp_endpoint=settings.otlp_endpoint,
         sampling=settings.trace_sampling,
     )
+    limits.measure()
     await Process(settings, importlib.import_module(f"{package}.app")).run()
