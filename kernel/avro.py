@@ -53,12 +53,12 @@ class Registry:
         if key not in self._ids:
             async with self._asking.setdefault(key, asyncio.Lock()):
                 if key not in self._ids:
-                    answer = await self._ask("POST", f"/subjects/{subject(topic)}", json={"schema": schema})
+                    answer = await self._ask("id", "POST", f"/subjects/{subject(topic)}", json={"schema": schema})
                     if answer is None:
                         raise FailedPrecondition(
                             f"The schema of {topic} is not registered: run `isa topics apply`.", topic=topic
                         )
-                    self._ids[key] = int(answer["id"])
+                    self._ids[key] = int(answer)
         return self._ids[key]
 
     async def schema_of(self, schema_id: int) -> str:
@@ -66,13 +66,14 @@ class Registry:
         if schema_id not in self._schemas:
             async with self._asking.setdefault(schema_id, asyncio.Lock()):
                 if schema_id not in self._schemas:
-                    answer = await self._ask("GET", f"/schemas/ids/{schema_id}")
+                    answer = await self._ask("schema", "GET", f"/schemas/ids/{schema_id}")
                     if answer is None:
                         raise Poison(f"The registry has no schema {schema_id}.", schema_id=schema_id)
-                    self._schemas[schema_id] = answer["schema"]
+                    self._schemas[schema_id] = str(answer)
         return self._schemas[schema_id]
 
-    async def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any] | None:
+    async def _ask(self, wanted: str, method: str, path: str, **arguments: Any) -> Any:
+        """Return what stands in a field of the registry's answer; None when it knows of no such thing."""
         try:
             response = await self._client.request(method, path, **arguments)
         except httpx.HTTPError as error:
@@ -82,10 +83,9 @@ class Registry:
         if response.is_error:
             raise Unavailable(f"The schema registry answered {response.status_code}.")
         try:
-            found: dict[str, Any] = response.json()
-        except ValueError as error:
-            raise Unavailable("The schema registry answered no JSON.") from error
-        return found
+            return response.json()[wanted]
+        except (ValueError, LookupError, TypeError) as error:
+            raise Unavailable("The schema registry answered what is no answer.") from error
 
     async def close(self) -> None:
         """Close its connections."""
