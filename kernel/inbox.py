@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from isa_common import Aborted, Sql, Statement
+from isa_common import Aborted, AlreadyExists, Sql, Statement
 from kernel import telemetry
 from kernel.caller import Caller
 
@@ -60,6 +60,8 @@ class Inbox:
         """
         name = consumer or self._room
         fresh = list({event.event_id: event for event in events}.values())
+        if not fresh:
+            return []
         for attempt in range(ATTEMPTS):
             try:
                 async with self._begin(caller) as work:
@@ -67,7 +69,7 @@ class Inbox:
                     work.extend(await effects(fresh))
                     for caused in emit(fresh) if emit else ():
                         work.emit(caused)
-            except Aborted:
+            except (Aborted, AlreadyExists):
                 rows = await self._sql.acting_for(caller).query(SEEN, [event.event_id for event in fresh], name)
                 seen = {row["event_id"] for row in rows}
                 telemetry.log.debug("inbox.raced", consumer=name, seen=len(seen), attempt=attempt)

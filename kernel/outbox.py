@@ -13,8 +13,6 @@ import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
-import orjson
-
 from isa_common import IsaError, Sql, Statement
 from kernel import telemetry
 from kernel.events import Record
@@ -83,7 +81,7 @@ class Outbox:
             [record.topic for record in records],
             [record.key for record in records],
             [record.payload for record in records],
-            [orjson.dumps(record.headers).decode() for record in records],
+            [record.headers for record in records],
             [lane_of(record.key) for record in records],
             LEASE.total_seconds(),
             self._lease,
@@ -152,8 +150,8 @@ class Outbox:
         """Let the sweep have them; when not even that works, the lease ends by itself."""
         try:
             await self._sql.execute(YIELD, [record.event_id for record in records], self._lease)
-        except IsaError as error:
-            telemetry.log.warning("outbox.lease_kept", records=len(records), reason=error.message)
+        except Exception as error:
+            telemetry.log.warning("outbox.lease_kept", records=len(records), reason=str(error))
 
     async def _sweep(self) -> None:
         while not self._is_stopping:
@@ -189,6 +187,6 @@ class Outbox:
                 row = (await self._sql.query(MEASURE))[0]
                 telemetry.OUTBOX_PENDING.set(row["pending"])
                 telemetry.OUTBOX_OLDEST.set(row["oldest"])
-            except IsaError as error:
-                telemetry.log.debug("outbox.unmeasured", reason=error.message)
+            except Exception as error:
+                telemetry.log.debug("outbox.unmeasured", reason=str(error))
             await asyncio.sleep(max(0.0, MEASURE_EVERY - (time.monotonic() - began)))
