@@ -196,9 +196,14 @@ def email_key(email: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).casefold()).strip()
 
 
+def typed(text: str) -> str:
+    """Return a password in one Unicode form: what two keyboards make of one word is one password."""
+    return unicodedata.normalize("NFKC", text)
+
+
 def clean_password(text: str) -> str:
-    """Return a password in one Unicode form; ValueError says why it is too easy or too long."""
-    password = unicodedata.normalize("NFKC", text)
+    """Return a new password in one Unicode form; ValueError says why it is too easy or too long."""
+    password = typed(text)
     shortest, longest = PASSWORD_LENGTH
     if len(password) < shortest:
         raise ValueError(f"A password has at least {shortest} characters; a few words are easy to remember.")

@@ -12,7 +12,17 @@ from typing import TypeVar
 from fastapi import Request
 
 from isa.events import ControlChanged
-from isa_common import Aborted, PermissionDenied, ResourceExhausted, Unavailable
+from isa_common import (
+    Aborted,
+    AlreadyExists,
+    InvalidArgument,
+    IsaError,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
 from kernel import Caller, Parts, log
 from kernel.caller import grants, policy
 from kernel.work import Work
@@ -26,6 +36,12 @@ from services.users.repository.people import Login, People
 from services.users.repository.preferences import Preferences
 
 T = TypeVar("T")
+REFUSED = (Unauthenticated, PermissionDenied, NotFound, AlreadyExists, InvalidArgument)
+"""What an attempt that was wrong ends with."""
+SKEW = timedelta(minutes=1)
+"""How much clocks may differ, and to spare."""
+PAGE = 500
+"""Sessions that are revoked in one transaction."""
 RACES = 6
 """How often a change is tried again after it lost a race."""
 
@@ -102,6 +118,14 @@ class Desk:
         finally:
             self._waiting -= 1
 
+    async def sent(self, *, to: str, subject: str, text: str) -> str:
+        """Send a letter; return how. A failure is `nowhere`: what it tells of has happened all the same."""
+        try:
+            return await self.mail.send(to=to, subject=subject, text=text)
+        except IsaError as error:
+            log.warning("users.mail.failed", reason=error.message)
+            return "nowhere"
+
     async def hash(self, password: str) -> str:
         """Return what is kept of a password."""
         return await self._hashed(self.passwords.hash, password)
@@ -128,7 +152,13 @@ class Desk:
         if account:
             limits[for_account] = self.limits.account
         await self.throttles.count(limits, at=self.parts.clock())
-        yield
+        try:
+            yield
+        except REFUSED:
+            raise
+        except BaseException:  # our failure is nobody's attempt
+            await self.throttles.succeeded(forget=[], give_back=[by_address, *([for_account] if account else [])])
+            raise
         await self.throttles.succeeded(forget=[for_account] if account else [], give_back=[by_address])
 
     async def count(self, request: Request, *, account: str, kind: str, limit: Limit) -> None:
@@ -219,11 +249,30 @@ class Desk:
             ControlChanged(aggregate_id=ended.id, aggregate_version=ended.version, kind="credential", state="revoked")
         )
 
-    async def end_sessions(self, work: Work, caller: Caller, *, but: str = "", at: datetime) -> None:
-        """Revoke all sessions of a user but one."""
-        for session in await self.proofs.sessions(caller, at=at):
-            if session.id != but:
-                self.end_session(work, session, at=at)
+    async def end_sessions(
+        self, caller: Caller, *, but: str = "", after: Callable[[Work], Awaitable[None]] | None = None
+    ) -> None:
+        """Revoke all sessions of a user but one, and what comes before in the same transaction as the first of them.
+
+        Only those that can have a live access token are told to the other rooms: the last used are revoked first.
+        """
+        first: list[Callable[[Work], Awaitable[None]]] = [after] if after else []
+
+        async def end() -> int:
+            at = self.parts.clock()
+            found = [each for each in await self.proofs.sessions(caller, at=at, limit=PAGE) if each.id != but]
+            async with self.parts.work(caller) as work:
+                for step in first:
+                    await step(work)
+                for session in found:
+                    if session.may_have_a_live_token(self.issuer.life + SKEW, at=at):
+                        self.end_session(work, session, at=at)
+                    else:
+                        self.proofs.save_session(work, session.revoked(at=at))
+            return len(found)
+
+        while await self.raced(end):
+            first.clear()
 
     async def member(self, caller: Caller) -> Member:
         """Return the member that a proof belongs to; one who was removed has none."""

@@ -178,7 +178,7 @@ class MemberRoutes:
                 "This address has an open invitation. Take that back first, to send another.", field="email"
             ) from None
         org = await self._org(caller)
-        sent_by = await desk.mail.send(
+        sent_by = await desk.sent(
             to=invitation.email,
             subject=f"You are invited to {org.name}",
             text=f"You are invited to {org.name} as {invitation.role}.\n\nAccept within seven days with this token:\n"

@@ -35,6 +35,30 @@ SECRET_KEPT = 300.0
 """Seconds that a workload's secret is remembered; a wrong one is compared with a fresh read."""
 
 
+DESCRIBED = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {
+                "schema": {
+                    "type": "object",
+                    "required": ["grant_type"],
+                    "properties": {
+                        "grant_type": {"type": "string", "enum": list(GRANTS)},
+                        **{
+                            name: {"type": "string"}
+                            for name in ("username", "password", "refresh_token", "client_id", "client_secret", "scope")
+                        },
+                    },
+                }
+            }
+            for kind in ("application/x-www-form-urlencoded", "application/json")
+        },
+    }
+}
+"""What the route reads by itself, for its OpenAPI description."""
+
+
 class OAuthError(Exception):
     """A refusal in OAuth's words."""
 
@@ -111,7 +135,7 @@ class OAuthRoutes(AccessRoutes, CredentialRoutes):
 
     _secrets: dict[str, tuple[str, float]]
 
-    @post("/oauth/token", anonymous=True, max_body=MOST_BYTES)
+    @post("/oauth/token", anonymous=True, max_body=MOST_BYTES, openapi_extra=DESCRIBED)
     async def token(self, request: Request) -> JSONResponse:
         """Issue tokens by the grants password, refresh_token and client_credentials; a form or JSON."""
         try:

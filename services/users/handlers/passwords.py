@@ -7,9 +7,9 @@ from datetime import timedelta
 from fastapi import Request
 
 from isa_common import InvalidArgument
-from kernel import Body, Caller, View, log, post
+from kernel import Body, Caller, View, Work, log, post
 from services.users.domain.access import Limit, WrongPassword, digest, new_token
-from services.users.domain.people import RESET_LIFE, ResetGone, refuse_personal_password
+from services.users.domain.people import RESET_LIFE, ResetGone, refuse_personal_password, typed
 from services.users.handlers.desk import Desk
 from services.users.handlers.shapes import Email, Given, NewPassword
 from services.users.repository.people import Login
@@ -64,17 +64,14 @@ class PasswordRoutes:
         desk.person(caller)
         login = await desk.people.login_of(caller)
         async with desk.attempt(request, account=login.email_key if login else caller.user):
-            if not await desk.is_right(login, body.current_password) or login is None:
+            if not await desk.is_right(login, typed(body.current_password)) or login is None:
                 raise WrongPassword("The current password is wrong.", field="current_password")
         new = await desk.hash(fitting(body.new_password, login, field="new_password"))
 
-        async def change() -> None:
-            at = desk.parts.clock()
-            async with desk.parts.work(caller) as work:
-                desk.people.save_password(work, login, new, at=at)
-                await desk.end_sessions(work, caller, but=caller.session, at=at)
+        async def change(work: Work) -> None:
+            desk.people.save_password(work, login, new, at=desk.parts.clock())
 
-        await desk.raced(change)
+        await desk.end_sessions(caller, but=caller.session, after=change)
         log.info("users.password_changed", org_id=caller.org, user_id=caller.user)
 
     @post("/v1/password/forgotten", anonymous=True, status=202)
@@ -118,16 +115,14 @@ class PasswordRoutes:
         new = await desk.hash(body.password)
         caller = desk.as_user(login.org_id, login.user_id)
 
-        async def change() -> None:
+        async def change(work: Work) -> None:
             at = desk.parts.clock()
             current = await desk.people.reset(token_hash, at=at)
             if current is None:  # used, in the meantime
                 raise gone
-            async with desk.parts.work(caller) as work:
-                desk.people.end_reset(work, token_hash)
-                desk.people.save_password(work, current, new, at=at)
-                await desk.end_sessions(work, caller, at=at)
+            desk.people.end_reset(work, token_hash)
+            desk.people.save_password(work, current, new, at=at)
 
-        await desk.raced(change)
+        await desk.end_sessions(caller, after=change)
         await desk.forgive(login.email_key)
         log.info("users.password_reset", org_id=login.org_id, user_id=login.user_id)

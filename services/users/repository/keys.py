@@ -13,7 +13,9 @@ from services.users.domain.keys import Algorithm, SigningKey
 
 COLUMNS = "kid, generation, algorithm, public_jwk, sealed_private, active_from, expires_at"
 REFRESH = timedelta(seconds=30)
-"""How old a replica's knowledge of the keys may be; a new key is published this long, and more, before it signs."""
+"""How old the knowledge may be by which a replica signs; a new key is published longer than that before it signs."""
+PUBLISHED = timedelta(seconds=1)
+"""How old the published set may be: whoever asks has met a key that it does not know."""
 
 
 def _key(row: Row) -> SigningKey:
@@ -54,7 +56,7 @@ class Keyring:
 
     async def published(self) -> dict[str, object]:
         """Return the JSON Web Key Set."""
-        await self._fresh()
+        await self._fresh(at_most=PUBLISHED)
         return keys.published(self._keys, at=self._clock())
 
     async def signer(self) -> tuple[SigningKey, bytes]:
@@ -106,11 +108,14 @@ class Keyring:
         await self._read()
         return new
 
-    async def _fresh(self) -> None:
-        if self._read_at is None or self._clock() - self._read_at > REFRESH:
+    async def _fresh(self, *, at_most: timedelta = REFRESH) -> None:
+        if self._is_older(at_most):
             async with self._reading:
-                if self._read_at is None or self._clock() - self._read_at > REFRESH:
+                if self._is_older(at_most):
                     await self._read()
+
+    def _is_older(self, age: timedelta) -> bool:
+        return self._read_at is None or self._clock() - self._read_at > age
 
     async def _read(self) -> None:
         at = self._clock()
