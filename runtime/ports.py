@@ -23,6 +23,8 @@ def is_free(port: int) -> bool:
 def owner(port: int) -> str:
     """`name (pid 123)` of who listens on a port; a hint when the system does not let us see."""
     inodes = listening_inodes(port)
+    if not inodes:
+        return "an outgoing connection of some program"
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue

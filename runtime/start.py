@@ -26,6 +26,8 @@ from runtime.supervisor import Supervisor, SupervisorError
 HEALTHY_WITHIN = 180.0
 FAILURES_ALLOWED = 3
 LAST_LINES = 20
+OTHER_BASES = (20000, 21200)
+PASSING_SECONDS = 15
 
 
 class StartError(Exception):
@@ -79,15 +81,19 @@ class Runtime:
     async def check_ports(self, names: Iterable[str]) -> None:
         """Refuse before anything starts when another program holds one of our ports."""
         states = await self.supervisor.states()
-        taken = [
+        wanted = [
             (process, port)
             for process in (self.set.processes[name] for name in names if name in self.set.processes)
             if not process.absent and not states[process.name].is_up
             for port in process.ports
-            if not ports.is_free(port)
         ]
-        if not taken:
-            return
+        for _ in range(PASSING_SECONDS):
+            taken = [(process, port) for process, port in wanted if not ports.is_free(port)]
+            if not taken:
+                return
+            if any(ports.listening_inodes(port) for _, port in taken):
+                break
+            await asyncio.sleep(1)  # an outgoing connection has the port by chance, and will not keep it
         if not any(state.is_up for state in states.values()):
             await self.supervisor.shutdown()
         lines = [f"  port {port} of {process.name} is held by {ports.owner(port)}" for process, port in taken]
@@ -102,8 +108,9 @@ class Runtime:
         )
 
     def other_base(self) -> int:
-        """A base that this set does not use."""
-        return 20000 + ((self.layout.port_base or 10000) // 10000 - 1) % 3 * 10000
+        """A base that this set does not use, below the ports that the system gives to outgoing connections."""
+        first, second = OTHER_BASES
+        return second if self.layout.port_base == first else first
 
     async def stop(self, progress: Progress | None = None) -> None:
         """Stop everything, dependents first, each with the time it needs to lose nothing."""
