@@ -136,6 +136,11 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text.removeprefix(".") or "body"
 
 
+def _field(error: Mapping[str, Any]) -> str:
+    """Return the field that is wrong; what is no JSON has none, only a position."""
+    return "body" if error["type"] == "json_invalid" else _path(tuple(error["loc"]))
+
+
 def _advice(error: Mapping[str, Any]) -> str:
     match error["type"]:
         case "missing":
@@ -149,7 +154,7 @@ def _advice(error: Mapping[str, Any]) -> str:
 
 def invalid_body(error: RequestValidationError) -> InvalidBody:
     """Return what validation found, a line a field, without what was sent."""
-    return InvalidBody([{"field": _path(tuple(item["loc"])), "message": _advice(item)} for item in error.errors()])
+    return InvalidBody([{"field": _field(item), "message": _advice(item)} for item in error.errors()])
 
 
 class Limited:
@@ -166,7 +171,9 @@ class Limited:
             return
         limit = self._limit_of(scope)
         refusal = TooLarge(
-            f"The body is over the {limit} bytes that are taken here. Send less, or in parts.", limit=limit
+            f"The body is over the {limit} bytes that are taken here. Send less, or in parts.",
+            field="body",
+            limit=limit,
         )
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:

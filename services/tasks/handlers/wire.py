@@ -6,7 +6,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from kernel import Body, View
 from services.tasks.domain.intake import Line, Outcome
@@ -54,9 +62,12 @@ Title = Annotated[str, AfterValidator(check_title), Field(description=f"1 to {TI
 Notes = Annotated[str, AfterValidator(check_notes), Field(description=f"Up to {NOTES_LENGTH} characters.")]
 Priority = Annotated[str, AfterValidator(check_priority), Field(description="A (highest) to Z.")]
 Deadline = Annotated[
-    When, PlainValidator(_text(parse_deadline)), _schema(_DATE_OR_TIME, "2026-12-01T09:30:00+01:00", "2026-12-01")
+    When,
+    PlainValidator(_text(parse_deadline)),
+    PlainSerializer(str),
+    _schema(_DATE_OR_TIME, "2026-12-01T09:30:00+01:00", "2026-12-01"),
 ]
-Start = Annotated[When, PlainValidator(_text(parse_start)), _schema(_DATE_OR_TIME, "2026-11-30")]
+Start = Annotated[When, PlainValidator(_text(parse_start)), PlainSerializer(str), _schema(_DATE_OR_TIME, "2026-11-30")]
 Instant = Annotated[
     datetime, PlainValidator(_text(parse_instant)), _schema("A date-time with its offset.", "2026-12-01T09:00:00+01:00")
 ]
