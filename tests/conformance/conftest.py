@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from isa_common import Isa
-from kernel.audit import AuditSpool
 from kernel.call import Call
 from kernel.caller import Caller
 from kernel.chain import Chain
@@ -63,12 +62,16 @@ class Permitted(Chain):
 
 
 class NoSlot:
+    """A place of an audit record that nobody reads."""
+
     def write(self, *_: object) -> None: ...
 
     def release(self) -> None: ...
 
 
 class NoSpool:
+    """A spool without end."""
+
     def reserve(self, *_: object, **__: object) -> NoSlot:
         return NoSlot()
 
@@ -111,6 +114,8 @@ class Secrets:
 
 @dataclass
 class FakeParts:
+    """What an adapter needs of the kernel's parts."""
+
     secrets: Secrets
 
 
@@ -138,7 +143,7 @@ def room_database(engines: Engines) -> None:
         for statement in tables.create(ROOM):
             await room.execute(statement)
         await room.execute(
-            "CREATE TABLE things (id text PRIMARY KEY, org_id text NOT NULL, title text NOT NULL, version int NOT NULL DEFAULT 1)"
+            "CREATE TABLE things (id text PRIMARY KEY, org_id text NOT NULL, title text NOT NULL, version int DEFAULT 1)"
         )
         for statement in tables.tenant_table(ROOM, "things"):
             await room.execute(statement)

@@ -80,7 +80,7 @@ SAME = [
     ("uuid", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
     ("date", date(2026, 2, 28)),
     ("time", time(23, 59, 59, 999999)),
-    ("timestamp", datetime(2026, 11, 21, 1, 44, 7, 123456)),
+    ("timestamp", datetime(2026, 11, 21, 1, 44, 7, 123456)),  # noqa: DTZ001 -- the type has no zone
     ("timestamptz", datetime(2026, 11, 21, 1, 44, 7, 123456, tzinfo=UTC)),
     ("json", {"b": 1, "a": [1.5, None, "é"]}),
     ("jsonb", {"a": {"nested": [True, False]}}),
@@ -312,17 +312,46 @@ async def test_one_statement_a_text(tenant: Sql, sql: str) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        "COMMIT", "BEGIN", "ROLLBACK", "SAVEPOINT a", "SET isa.org = 'org-other'", "RESET ALL", "SHOW ALL", "LISTEN x", "NOTIFY x",
-        "COPY (SELECT 1) TO PROGRAM 'true'", "COPY pg_class TO STDOUT", "DO $$ BEGIN END $$", "VACUUM", "LOAD 'x'", "PREPARE a AS SELECT 1",
-        "DEALLOCATE ALL", "DISCARD ALL", "CREATE ROLE x", "CREATE DATABASE x", "CREATE EXTENSION dblink", "ALTER SYSTEM SET a = 1",
-        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "LOCK TABLE pg_class", "SET ROLE isa_tenants", "GRANT ALL ON SCHEMA public TO PUBLIC",
-        "EXPLAIN ANALYZE EXECUTE a", "CREATE TEMP TABLE x (a int)",
-        "SELECT set_config('isa.org', 'org-other', true)", "SELECT pg_catalog.SET_CONFIG('role', 'x', false)",
-        "SELECT query_to_xml('SELECT 1', true, false, '')", "SELECT * FROM pg_read_file('/etc/passwd')", "SELECT lo_import('/etc/passwd')",
-        "SELECT pg_advisory_lock(1)", "SELECT datname FROM pg_database", "SELECT * FROM pg_stat_activity", "SELECT rolname FROM pg_catalog.pg_roles",
-        "WITH x AS (SELECT pg_notify('a', 'b')) SELECT * FROM x", "SELECT pg_terminate_backend(1)",
+        "COMMIT",
+        "BEGIN",
+        "ROLLBACK",
+        "SAVEPOINT a",
+        "SET isa.org = 'org-other'",
+        "RESET ALL",
+        "SHOW ALL",
+        "LISTEN x",
+        "NOTIFY x",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "COPY pg_class TO STDOUT",
+        "DO $$ BEGIN END $$",
+        "VACUUM",
+        "LOAD 'x'",
+        "PREPARE a AS SELECT 1",
+        "DEALLOCATE ALL",
+        "DISCARD ALL",
+        "CREATE ROLE x",
+        "CREATE DATABASE x",
+        "CREATE EXTENSION dblink",
+        "ALTER SYSTEM SET a = 1",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "LOCK TABLE pg_class",
+        "SET ROLE isa_tenants",
+        "GRANT ALL ON SCHEMA public TO PUBLIC",
+        "EXPLAIN ANALYZE EXECUTE a",
+        "CREATE TEMP TABLE x (a int)",
+        "SELECT set_config('isa.org', 'org-other', true)",
+        "SELECT pg_catalog.SET_CONFIG('role', 'x', false)",
+        "SELECT query_to_xml('SELECT 1', true, false, '')",
+        "SELECT * FROM pg_read_file('/etc/passwd')",
+        "SELECT lo_import('/etc/passwd')",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT datname FROM pg_database",
+        "SELECT * FROM pg_stat_activity",
+        "SELECT rolname FROM pg_catalog.pg_roles",
+        "WITH x AS (SELECT pg_notify('a', 'b')) SELECT * FROM x",
+        "SELECT pg_terminate_backend(1)",
     ],
-)  # fmt: skip
+)
 async def test_what_reaches_beyond_a_transaction_or_a_tenant_is_refused(tenant: Sql, sql: str) -> None:
     with pytest.raises(PermissionDenied) as caught:
         await tenant.execute(sql)
@@ -504,8 +533,12 @@ async def test_a_tenants_login_reaches_no_other_database(sql_address: str, engin
     for database in (isolate(key, "org-right"), "conformance", "isa_tenants"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await asyncpg.connect(
-                host=host, port=int(port), user=isolate(key, "org-left"), password=password(key, "org-left"), database=database
-            )  # fmt: skip
+                host=host,
+                port=int(port),
+                user=isolate(key, "org-left"),
+                password=password(key, "org-left"),
+                database=database,
+            )
 
 
 async def test_a_person_acts_for_nobody_else(sql_address: str) -> None:

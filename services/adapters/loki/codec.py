@@ -15,7 +15,7 @@ import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from isa.logs.v1 import logs_pb2
-from isa_common import InvalidArgument
+from isa_common import InvalidArgument, PermissionDenied
 from kernel import Caller
 
 NANOSECONDS = 1_000_000_000
@@ -32,6 +32,8 @@ Line = tuple[int, logs_pb2.Entry]
 
 def isolate(caller: Caller) -> str:
     """Loki's tenant of a caller: an organisation by its id, a workload of its own by a name outside that grammar."""
+    if not caller.org and not caller.workload:
+        raise PermissionDenied("Logs need a token of an organisation.")
     return caller.org or f"isa-{caller.workload}"
 
 
@@ -42,8 +44,7 @@ def nanoseconds(time: Timestamp) -> int:
 
 def streams(entries: Sequence[logs_pb2.Entry], caller: Caller, *, now: int, newest: int) -> bytes:
     """The body of a push; InvalidArgument names the entry that Loki would refuse, before anything is stored."""
-    if not caller.workload and not caller.org:
-        raise InvalidArgument("Logs need a token of an organisation.")
+    tenant = isolate(caller)
     grouped: defaultdict[tuple[tuple[str, str], ...], list[list[Any]]] = defaultdict(list)
     for index, entry in enumerate(entries):
         field = f"entries[{index}]"
@@ -58,7 +59,7 @@ def streams(entries: Sequence[logs_pb2.Entry], caller: Caller, *, now: int, newe
         if caller.workload:
             labels["service"] = caller.workload
         labels.setdefault("service", "unknown")
-        labels["org"] = isolate(caller)
+        labels["org"] = tenant
         value: list[Any] = [str(time), entry.line]
         if entry.metadata:
             value.append(dict(entry.metadata))

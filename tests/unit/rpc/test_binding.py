@@ -15,8 +15,8 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from isa.policy.v1 import policy_pb2
 
+from isa.policy.v1 import policy_pb2
 from isa_common import Aborted, Internal, NotFound
 from kernel.call import Call
 from kernel.caller import Caller
@@ -53,6 +53,8 @@ Word = GetMessageClass(descriptor_pool.Default().FindMessageTypeByName("test.wor
 
 
 class Words:
+    """A service of all four kinds."""
+
     async def one(self, caller: Caller, request: Word) -> Word:
         match request.text:
             case "missing":
