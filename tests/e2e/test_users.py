@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import email.policy
+import json
 import re
 import time
 import uuid
@@ -657,3 +658,19 @@ async def test_keys_belong_to_no_organisation(world: World) -> None:
 
     problem(await ada("POST", "/v1/keys/rotate", json={}), 403)
     problem(await world.anyone.post("/v1/keys/rotate", json={}), 401)
+
+
+async def test_a_rotation_adds_a_key_and_refuses_nobody(world: World, stack: Stack) -> None:
+    ada = await world.owner()
+    before = (await world.anyone.get("/.well-known/jwks.json")).json()["keys"]
+    tokens = json.loads((stack.layout.run / "tokens.json").read_text())["users"]
+
+    forged = await world.anyone.post("/job/rotate-keys", headers={"dapr-api-token": "guessed"})
+    done = await world.anyone.post("/job/rotate-keys", headers={"dapr-api-token": tokens["APP_API_TOKEN"]})
+
+    assert (forged.status_code, done.status_code) == (403, 200)
+    after = (await world.anyone.get("/.well-known/jwks.json")).json()["keys"]
+    assert len(after) == len(before) + 1
+    assert [key["kid"] for key in after][:-1] == [key["kid"] for key in before]
+    assert (await ada("GET", "/v1/me")).status_code == 200
+    assert (await (await world.log_in(ada))("GET", "/v1/analytics/summary", room="analytics")).status_code == 200
