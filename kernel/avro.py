@@ -18,13 +18,13 @@ import fastavro
 import httpx
 
 from isa.events import EVENTS, Event
-from isa_common import FailedPrecondition, Unavailable
+from isa_common import FailedPrecondition, InvalidArgument, Unavailable
 from kernel.errors import Poison
 
 MAGIC = 0
 HEADER = struct.Struct(">bI")
 MAX_RECORD = 1 << 20
-"""Largest record in bytes that is decoded; what is bigger is quarantined."""
+"""Largest record in bytes; a bigger one is not written, and quarantined when it comes."""
 
 
 def subject(topic: str) -> str:
@@ -117,11 +117,16 @@ class Codec:
         self._registry = registry
 
     async def encode(self, event: Event) -> bytes:
-        """Return an event framed and in Avro; FailedPrecondition when its schema is not registered."""
+        """Return an event framed and in Avro.
+
+        FailedPrecondition when its schema is not registered, InvalidArgument when nobody would decode it.
+        """
         schema_id = await self._registry.id_of(event.TOPIC, event.SCHEMA)
         buffer = io.BytesIO()
         buffer.write(HEADER.pack(MAGIC, schema_id))
         fastavro.schemaless_writer(buffer, parsed(event.SCHEMA), record_of(event))
+        if buffer.tell() > MAX_RECORD:
+            raise InvalidArgument(f"The event {event.TOPIC} would take more than {MAX_RECORD} bytes.")
         return buffer.getvalue()
 
     async def decode(self, data: bytes, cls: type[Event]) -> Event:

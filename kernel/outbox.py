@@ -20,6 +20,8 @@ from kernel.events import Record
 LANES = 4
 """Records of one key go through one lane, in order; lanes publish side by side."""
 BATCH = 200
+BATCH_BYTES = 4 << 20
+"""A batch ends with the record that takes it over this: far below what the sidecar takes in a message."""
 LEASE = timedelta(seconds=15)
 SWEEP_EVERY = 2.0
 MEASURE_EVERY = 10.0
@@ -72,6 +74,8 @@ class Outbox:
         self._lanes = [asyncio.Queue[Record]() for _ in range(LANES)]
         self._tasks: list[asyncio.Task[None]] = []
         self._is_stopping = False
+        self._has_failed = False
+        """Records were given back since the last sweep."""
 
     def statement(self, records: Sequence[Record]) -> Statement:
         """Return the statement that commits records with the caller's own rows."""
@@ -120,34 +124,38 @@ class Outbox:
     async def _relay(self, lane: asyncio.Queue[Record]) -> None:
         while True:
             batch = [await lane.get()]
-            while len(batch) < BATCH and not lane.empty():
+            size = len(batch[0].payload)
+            while len(batch) < BATCH and size < BATCH_BYTES and not lane.empty():
                 batch.append(lane.get_nowait())
+                size += len(batch[-1].payload)
+            by_topic: dict[str, list[Record]] = {}
+            for record in batch:
+                by_topic.setdefault(record.topic, []).append(record)
             try:
-                await self._deliver(batch)
-            except IsaError as error:
-                telemetry.log.warning("outbox.waiting", records=len(batch), reason=error.message)
-                await self._give_back(batch)
-            except Exception:
-                telemetry.log.exception("outbox.failed", records=len(batch))
-                await self._give_back(batch)
+                await asyncio.gather(*(self._deliver(topic, records) for topic, records in by_topic.items()))
             finally:
                 for _ in batch:
                     lane.task_done()
 
-    async def _deliver(self, batch: Sequence[Record]) -> None:
-        by_topic: dict[str, list[Record]] = {}
-        for record in batch:
-            by_topic.setdefault(record.topic, []).append(record)
-        for topic, records in by_topic.items():
+    async def _deliver(self, topic: str, records: Sequence[Record]) -> None:
+        """Publish a topic's records; one topic's trouble is not another's."""
+        try:
             failed = await self._publish(topic, records)
-            done = [record.event_id for record in records if record.event_id not in failed]
-            if done:
+            if done := [record.event_id for record in records if record.event_id not in failed]:
                 await self._sql.execute(MARK, done)
+        except IsaError as error:
+            telemetry.log.warning("outbox.waiting", topic=topic, records=len(records), reason=error.message)
+            await self._give_back(records)
+        except Exception:
+            telemetry.log.exception("outbox.failed", topic=topic, records=len(records))
+            await self._give_back(records)
+        else:
             if failed:
                 await self._give_back([record for record in records if record.event_id in failed])
 
     async def _give_back(self, records: Sequence[Record]) -> None:
         """Let the sweep have them; when not even that works, the lease ends by itself."""
+        self._has_failed = True
         try:
             await self._sql.execute(YIELD, [record.event_id for record in records], self._lease)
         except Exception as error:
@@ -157,6 +165,9 @@ class Outbox:
         while not self._is_stopping:
             try:
                 await asyncio.gather(*(lane.join() for lane in self._lanes))
+                if self._has_failed:
+                    self._has_failed = False
+                    await asyncio.sleep(SWEEP_EVERY)
                 found = await self._sql.execute(CLAIM, self._lease, LEASE.total_seconds(), LANES * BATCH)
                 rows = sorted(found.rows, key=lambda row: row["position"])
                 self.wake(

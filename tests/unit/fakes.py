@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from isa.events import AuditEntry
-from isa_common import Aborted, AlreadyExists, IsaError, ResourceExhausted, Result, Statement
+from isa_common import Aborted, AlreadyExists, DeadlineExceeded, IsaError, ResourceExhausted, Result, Statement
 from kernel import inbox, outbox
 from kernel.avro import Codec, Registry
 from kernel.caller import Caller
@@ -153,7 +153,7 @@ class FakeSql:
         topics: list[str],
         keys: list[str],
         payloads: list[bytes],
-        headers: list[str],
+        headers: list[dict[str, str]],
         lanes: list[int],
         lease_seconds: float,
         lease: str,
@@ -162,7 +162,7 @@ class FakeSql:
         for event_id, topic, key, payload, header, lane in columns:
             if event_id in database.outbox:
                 raise AlreadyExists("There is such an event.")
-            record = Record(event_id=event_id, topic=topic, key=key, payload=payload, headers=json.loads(header))
+            record = Record(event_id=event_id, topic=topic, key=key, payload=payload, headers=header)
             position = len(database.outbox) + 1
             database.outbox[event_id] = OutboxRow(record, lane, position, database.now + lease_seconds, lease)
         return Result(len(ids))
@@ -193,6 +193,8 @@ class Broker:
         self.published: list[tuple[str, Record]] = []
         self.calls = 0
         self.is_down: Exception | None = None
+        self.missing: set[str] = set()
+        """Topics that do not exist."""
         self.refused: set[str] = set()
         """Ids that it does not take."""
         self.before: Callable[[], Awaitable[None]] | None = None
@@ -203,6 +205,8 @@ class Broker:
             await self.before()
         if self.is_down:
             raise self.is_down
+        if topic in self.missing:
+            raise DeadlineExceeded("Publishing could not do this now.")
         self.published += [(topic, record) for record in records if record.event_id not in self.refused]
         return {record.event_id for record in records if record.event_id in self.refused}
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isa.events import EVENTS, AuditEntry, Event, TaskCreated, UserRegistered
-from isa_common import FailedPrecondition, Unavailable
+from isa_common import FailedPrecondition, InvalidArgument, Unavailable
 from kernel.avro import HEADER, MAX_RECORD, Codec
 from kernel.errors import Poison
 from tests.unit.fakes import NOON, RegistryServer
@@ -202,6 +202,11 @@ async def test_a_huge_record_is_not_even_decoded(codec: Codec, registry_server: 
         await codec.decode(b"\x00" * (MAX_RECORD + 1), TaskCreated)
 
     assert not registry_server.asked
+
+
+async def test_an_event_that_nobody_would_decode_is_not_written(codec: Codec) -> None:
+    with pytest.raises(InvalidArgument, match="bytes"):
+        await codec.encode(event(priority="x" * MAX_RECORD))
 
 
 async def test_an_event_of_another_class_is_poison(codec: Codec) -> None:
