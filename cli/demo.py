@@ -39,7 +39,12 @@ PRIMARY = (
     "notification.sent",
     "reminder.triggered",
 )
-CONSUMERS = ("notifications", "analytics", "audit")
+EFFECTS = {
+    "notifications": "SELECT seen_at AS at FROM inbox WHERE event_id = %s",
+    "analytics": "SELECT seen_at AS at FROM inbox WHERE event_id = %s",
+    "audit": "SELECT recorded_at AS at FROM audit_records WHERE record_id = %s",
+}
+"""Where each consumer's database has the effect of an event."""
 PATIENCE = 60.0
 """Seconds that an effect may take before the story is given up."""
 PAUSE = 0.1
@@ -70,12 +75,12 @@ def until(what: str, attempt: Callable[[], T | None]) -> T:
 
 def chapter(title: str) -> None:
     """Begin the next part of the story."""
-    console.print(f"\n[bold]{title}[/]")
+    console.print(f"\n[bold]{title}[/]", soft_wrap=True)
 
 
 def tell(line: str) -> None:
     """Say what happened."""
-    console.print(f"  {line}")
+    console.print(f"  {line}", soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ def be_reminded(member: Member) -> None:
         return next((item for item in page if item["kind"] == "reminder.triggered"), None)
 
     notice = until("The reminder", arrived)
-    took = datetime.fromisoformat(notice["created_at"]) - at
+    took = datetime.fromisoformat(notice["at"]) - at
     tell(f"a Dapr job fired the reminder; it was in the inbox {took.total_seconds() * 1000:.0f} ms after its time")
     digest = member.post("notifications", "/v1/digests/run")
     tell(f"the digest job ran: {digest['sent']} sent for {digest['day']}")
@@ -238,11 +243,11 @@ def follow(member: Member, task: Mapping[str, Any]) -> None:
     expect(headers["ce_correlationid"] == task["correlation_id"], "Kafka has another correlation id")
     expect(headers["traceparent"].split("-")[1] == trace_id, "Kafka has another trace")
     tell(f"Kafka     task.created             partition {partition}, offset {offset}, the same correlation and trace")
-    for room in CONSUMERS:
+    for room, query in EFFECTS.items():
 
-        def seen(room: str = room) -> datetime | None:
-            found = rows_of(room, "SELECT seen_at FROM inbox WHERE event_id = %s", event_id)
-            return found[0]["seen_at"] if found else None
+        def seen(room: str = room, query: str = query) -> datetime | None:
+            found = rows_of(room, query, event_id)
+            return found[0]["at"] if found else None
 
         at = until(f"The effect in {room}", seen)
         after = (at - outbox["created_at"]).total_seconds() * 1000
