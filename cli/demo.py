@@ -187,6 +187,8 @@ def show_topics() -> None:
 
     def settled() -> list[dict[str, Any]] | None:
         rows = [row for row in topics.overview(cluster) if row["topic"] in PRIMARY]
+        for row in rows:
+            row["lag"] = {group: lag for group, lag in row["lag"].items() if group in EFFECTS}
         return rows if all(not any(row["lag"].values()) for row in rows) else None
 
     rows = until("The end of all lag", settled)
@@ -201,17 +203,18 @@ def show_topics() -> None:
     expect(not empty and len(rows) == len(PRIMARY), f"there is no record of {', '.join(empty)}")
 
 
-def rows_of(room: str, query: str, *arguments: object) -> list[dict[str, Any]]:
-    """Read rows of a room's database, past the room."""
+def rows_of(room: str, org_id: str, query: str, *arguments: object) -> list[dict[str, Any]]:
+    """Read rows of an organisation in a room's database, past the room."""
     address = owner_url(room).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address, row_factory=dict_row) as connection:
+        connection.execute("SELECT set_config('isa.org', %s, false)", (org_id,))  # its owner is bound to one, too
         return connection.execute(query.encode(), arguments).fetchall()
 
 
 def record_on_kafka(topic: str, event_id: str) -> tuple[int, int, dict[str, str]]:
     """Return partition, offset and headers of an event's record, read from the end of its topic."""
     brokers = engine_environment(layout_from_environment())["KAFKA_BROKERS"]
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": f"isa-demo-{secrets.token_hex(4)}"})
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "isa-demo", "enable.auto.commit": False})
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number)) for number in partitions}
@@ -232,6 +235,7 @@ def follow(member: Member, task: Mapping[str, Any]) -> None:
     """Follow one task from its request to its audit record, by the ids that all of them carry."""
     outbox = rows_of(
         "tasks",
+        member.org_id,
         "SELECT event_id, created_at, published_at, headers FROM outbox WHERE key = %s AND topic = 'task.created'",
         task["id"],
     )[0]
@@ -246,7 +250,7 @@ def follow(member: Member, task: Mapping[str, Any]) -> None:
     for room, query in EFFECTS.items():
 
         def seen(room: str = room, query: str = query) -> datetime | None:
-            found = rows_of(room, query, event_id)
+            found = rows_of(room, member.org_id, query, event_id)
             return found[0]["at"] if found else None
 
         at = until(f"The effect in {room}", seen)
