@@ -1,0 +1,125 @@
+"""Rules and dashboards speak of what there is: every metric of ours that they name, our programs export."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runtime.layout import CHECKOUT
+
+OBSERVABILITY = CHECKOUT / "observability"
+RULES = sorted((OBSERVABILITY / "rules").glob("*.yaml"))
+TESTS = sorted((OBSERVABILITY / "tests").glob("*.yaml"))
+DASHBOARDS = sorted((OBSERVABILITY / "dashboards").glob("*.json"))
+PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool")
+
+OURS = re.compile(r"\bisa_[a-z0-9_]+")
+RECORDED = re.compile(r"\bisa:[a-z0-9_:]+")
+MADE = re.compile(r"""(?:Counter|Gauge|Histogram|counter|gauge|histogram)\(\s*"(isa_[a-z0-9_]+)\"""")
+SUFFIXES = ("", "_total", "_bucket", "_sum", "_count")
+
+
+def made() -> set[str]:
+    """Names of the series that our programs export."""
+    names = {
+        name
+        for folder in ("kernel", "services")
+        for file in (CHECKOUT / folder).rglob("*.py")
+        for name in MADE.findall(file.read_text())
+    }
+    return {name.removesuffix("_total") + suffix for name in names for suffix in SUFFIXES} | names
+
+
+def rules(file: Path) -> Iterator[dict[str, Any]]:
+    """The rules of a file."""
+    for group in yaml.safe_load(file.read_text())["groups"]:
+        yield from group["rules"]
+
+
+def recorded() -> set[str]:
+    """Names of the recorded series."""
+    return {rule["record"] for file in RULES for rule in rules(file) if "record" in rule}
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """Alerts by name."""
+    return {rule["alert"]: rule for file in RULES for rule in rules(file) if "alert" in rule}
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Every expression, and where it stands."""
+    for file in RULES:
+        for rule in rules(file):
+            yield f"{file.name}: {rule.get('alert') or rule['record']}", rule["expr"]
+    for file in DASHBOARDS:
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield f"{file.name}: {panel['title']}", target["expr"]
+
+
+@pytest.mark.parametrize(("place", "expression"), list(expressions()))
+def test_what_an_expression_names_is_there(place: str, expression: str) -> None:
+    assert not set(OURS.findall(expression)) - made(), place
+    assert not set(RECORDED.findall(expression)) - recorded(), place
+
+
+@pytest.mark.ac("phase-v:A3.4")
+@pytest.mark.parametrize(
+    ("alert", "threshold"),
+    [
+        ("ProcessorUseHigh", "> 0.8"),
+        ("MemoryUseHigh", "> 0.8"),
+        ("ErrorRateHigh", "> 0.01"),
+        ("LatencyHigh", "> 0.5"),
+        ("ConsumerLagHigh", "> 1000"),
+        ("PoolNearlyOut", ">= 0.9"),
+    ],
+)
+def test_the_alerts_that_were_asked_for_have_their_thresholds(alert: str, threshold: str) -> None:
+    assert threshold in alerts()[alert]["expr"]
+
+
+def test_every_alert_says_what_is_wrong_and_where_to_look() -> None:
+    for name, rule in alerts().items():
+        assert rule["labels"]["severity"] in ("page", "ticket"), name
+        assert set(rule["annotations"]) == {"summary", "action"}, name
+
+
+def test_every_alert_is_tested() -> None:
+    tested = {
+        case["alertname"]
+        for file in TESTS
+        for test in yaml.safe_load(file.read_text())["tests"]
+        for case in test.get("alert_rule_test", [])
+        if case.get("exp_alerts")
+    }
+
+    assert tested == set(alerts())
+
+
+@pytest.mark.ac("phase-v:A3.1")
+def test_dashboards_are_what_grafana_takes() -> None:
+    documents = [json.loads(file.read_text()) for file in DASHBOARDS]
+
+    assert len({document["uid"] for document in documents}) == len(documents) == 3
+    for document in documents:
+        identifiers = [panel["id"] for panel in document["panels"]]
+        assert len(identifiers) == len(set(identifiers))
+        assert {panel["datasource"]["uid"] for panel in document["panels"]} == {"prometheus"}
+
+
+@pytest.mark.ac("phase-v:A3.4")
+@pytest.mark.skipif(not PROMTOOL, reason="promtool is not here: set PROMTOOL, or put it on the path")
+def test_promtool_agrees() -> None:
+    assert PROMTOOL
+    subprocess.run([PROMTOOL, "check", "config", OBSERVABILITY / "prometheus.yaml"], check=True)
+    subprocess.run([PROMTOOL, "test", "rules", *TESTS], check=True)
