@@ -59,10 +59,9 @@ class Work:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None:
-            await self.commit()
+            await self._commit()
 
-    async def commit(self) -> None:
-        """Commit all that was queued, and wake the relay; leaving the block does it."""
+    async def _commit(self) -> None:
         records = [await to_record(event, self._codec, source=self._source) for event in self.events]
         statements = list(self._statements)
         if records:
