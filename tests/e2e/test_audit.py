@@ -32,9 +32,9 @@ async def until(check: Callable[[], Awaitable[Any]], *, seconds: float = 20.0) -
         await asyncio.sleep(0.1)
 
 
-async def records(org: Organisation, **wanted: object) -> Rows:
+async def records(org: Organisation, **wanted: str) -> Rows:
     """Return the newest records that meet conditions."""
-    answer = await org.client("audit").get("/v1/audit", params={"limit": 500, **wanted})  # type: ignore[dict-item]
+    answer = await org.client("audit").get("/v1/audit", params={"limit": "500", **wanted})
     assert answer.status_code == 200, answer.text
     found: Rows = answer.json()["records"]
     return found
