@@ -321,6 +321,16 @@ async def test_an_invitation_works_once_and_can_be_taken_back(world: World) -> N
     problem(await world.anyone.post("/v1/invitations/accept", json=body | {"token": second["token"]}), 404)
 
 
+async def test_many_join_at_once(world: World) -> None:
+    ada = await world.owner()
+
+    people = await asyncio.gather(*(world.member(ada) for _ in range(12)))
+
+    members = (await ada("GET", "/v1/org/members")).json()["members"]
+    assert {each["id"] for each in members} == {ada.id, *(person.id for person in people)}
+    problem(await ada("POST", "/v1/org/invitations", json={"email": people[0].email}), 409, field="email")
+
+
 async def test_pages_of_members_show_each_once(world: World) -> None:
     ada = await world.owner()
     people = {ada.id} | {(await world.member(ada)).id for _ in range(4)}

@@ -67,6 +67,10 @@ class OnlyOwners(PermissionDenied):
     """Owners are made and unmade by owners."""
 
 
+class AlreadyMember(AlreadyExists):
+    """Nobody joins twice."""
+
+
 class AlreadyInvited(AlreadyExists):
     """One open invitation an e-mail address."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,9 +41,10 @@ REFUSED = (Unauthenticated, PermissionDenied, NotFound, AlreadyExists, InvalidAr
 """What an attempt that was wrong ends with."""
 SKEW = timedelta(minutes=1)
 """How much clocks may differ, and to spare."""
+INVITATIONS = Limit(attempts=1000, window=timedelta(hours=1))
 PAGE = 500
 """Sessions that are revoked in one transaction."""
-RACES = 6
+RACES = 12
 """How often a change is tried again after it lost a race."""
 
 
@@ -170,6 +172,10 @@ class Desk:
         }
         await self.throttles.count(subjects, at=self.parts.clock())
 
+    async def count_invitation(self, caller: Caller) -> None:
+        """Count an invitation of an organisation: they are letters to strangers."""
+        await self.throttles.count({f"invite:{caller.org}": INVITATIONS}, at=self.parts.clock())
+
     async def forgive(self, account: str) -> None:
         """Forget the failed log-ins of an account, whose owner has proved to be there."""
         await self.throttles.succeeded(
@@ -179,6 +185,12 @@ class Desk:
     def as_user(self, org: str, user: str) -> Caller:
         """Return the caller that a proof makes: the work that follows is done for them."""
         return Caller(org=org, user=user, workload=self.parts.name)
+
+    def acting(self, caller: Caller) -> Caller:
+        """Refuse a workload that does not say which organisation it acts for."""
+        if not caller.org:
+            raise InvalidArgument("Say which organisation you act for, in the header isa-org.", field="isa-org")
+        return caller
 
     def person(self, caller: Caller) -> Caller:
         """Refuse a program where a person must be: its credential must not make other proofs."""
@@ -194,7 +206,7 @@ class Desk:
             except Aborted:
                 if attempt == RACES - 1:
                     raise
-                await asyncio.sleep(0.01 * 2**attempt)
+                await asyncio.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 5)))
         raise AssertionError("unreachable")
 
     async def access_token(self, member: Member, *, proof: str, scopes: Sequence[str], at: datetime) -> str:

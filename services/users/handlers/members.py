@@ -23,6 +23,7 @@ from services.users.domain.access import clean_device, digest, new_token
 from services.users.domain.people import (
     INVITATION_LIFE,
     AlreadyInvited,
+    AlreadyMember,
     EmailTaken,
     Invitation,
     InvitationGone,
@@ -150,7 +151,7 @@ class MemberRoutes:
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> Members:
         """List the members of the caller's organisation, in the order of their ids."""
-        found = await self.desk.people.members(caller, after=after, limit=limit + 1)
+        found = await self.desk.people.members(self.desk.acting(caller), after=after, limit=limit + 1)
         page = found[:limit]
         return Members(members=[UserView.of(each) for each in page], next=page[-1].id if len(found) > limit else None)
 
@@ -160,6 +161,10 @@ class MemberRoutes:
         no_store(response)
         desk, at = self.desk, self.desk.parts.clock()
         may_invite(body.role, by=highest(caller.roles))
+        login = await desk.people.login(body.email)
+        if login and login.org_id == caller.org:
+            raise AlreadyMember("This address is a member already.", field="email", user_id=login.user_id)
+        await desk.count_invitation(caller)
         token = new_token("invitation")
         invitation = Invitation(
             id=desk.parts.new_id("invitation"),
@@ -207,9 +212,10 @@ class MemberRoutes:
         """Join an organisation with the token of an invitation, and log in."""
         no_store(response)
         desk = self.desk
-        refresh_token = new_token("refresh")
+        refresh_token, password_hash = new_token("refresh"), ""
 
         async def join() -> LoggedIn:
+            nonlocal password_hash
             at = desk.parts.clock()
             invitation = await desk.people.invitation(digest(body.token))
             if invitation is None:
@@ -219,7 +225,7 @@ class MemberRoutes:
             caller = desk.as_user(member.org_id, member.id)
             org = await self._org(caller)
             session = desk.new_session(member, device=clean_device(user_agent), at=at)
-            password_hash = await desk.hash(body.password)
+            password_hash = password_hash or await desk.hash(body.password)
             try:
                 async with desk.parts.work(caller) as work:
                     desk.people.end_invitation(work, invitation.id)
@@ -316,13 +322,13 @@ class MemberRoutes:
         await desk.raced(remove)
 
     async def _org(self, caller: Caller) -> Org:
-        org = await self.desk.people.org(caller)
+        org = await self.desk.people.org(self.desk.acting(caller))
         if org is None:
             raise NotFound("There is no such organisation.")
         return org
 
     async def _member(self, caller: Caller, user_id: str) -> Member:
-        member = await self.desk.people.member(caller, user_id)
+        member = await self.desk.people.member(self.desk.acting(caller), user_id)
         if member is None:
             raise NotFound("Your organisation has no such user.", user_id=f"{user_id:.40}")
         return member

@@ -9,7 +9,7 @@ from fastapi import Header, Response
 from pydantic import Field, RootModel
 
 from isa.events import OrgMemberRemoved
-from isa_common import PreconditionFailed
+from isa_common import InvalidArgument, PreconditionFailed
 from kernel import Body, Caller, get, on, patch, post, put
 from services.users.domain.preferences import changed, check_document
 from services.users.handlers.desk import RACES, Desk
@@ -44,7 +44,9 @@ class PreferenceRoutes:
     @get("/v1/me/preferences", permission="preferences.read")
     async def get_preferences(self, caller: Caller, response: Response) -> dict[str, Any]:
         """Return the caller's preferences, with their ETag."""
-        document = await self.desk.preferences.read(caller)
+        if not caller.user:
+            raise InvalidArgument("Say whom you act for, in the headers isa-org and isa-user.", field="isa-user")
+        document = await self.desk.preferences.read(self.desk.acting(caller))
         response.headers["etag"] = etag_of(document)
         return document.values
 
