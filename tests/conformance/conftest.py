@@ -143,7 +143,7 @@ def room_database(engines: Engines) -> None:
         for statement in tables.create(ROOM):
             await room.execute(statement)
         await room.execute(
-            "CREATE TABLE things (id text PRIMARY KEY, org_id text NOT NULL, title text NOT NULL, version int DEFAULT 1)"
+            "CREATE TABLE things (id text PRIMARY KEY, org_id text NOT NULL, title text NOT NULL, version int)"
         )
         for statement in tables.tenant_table(ROOM, "things"):
             await room.execute(statement)

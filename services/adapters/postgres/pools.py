@@ -56,7 +56,10 @@ class Pools:
         self._is_closed = False
 
     async def start(self) -> None:
-        """Begin to close what is idle."""
+        """Begin to close what is idle, and to show in the metrics."""
+        telemetry.POOL.labels("postgres", "idle").set_function(self._count_idle)
+        telemetry.POOL.labels("postgres", "used").set_function(lambda: self._open - self._count_idle())
+        telemetry.POOL.labels("postgres", "limit").set(self._total)
         self._reaper = asyncio.create_task(self._reap())
 
     async def stop(self) -> None:
@@ -96,7 +99,6 @@ class Pools:
         while pool.idle:
             _, connection = pool.idle.pop()
             if not connection.is_closed():
-                self._gauge()
                 return connection
             self._forget(pool)
         if pool.open < self._each and not pool.waiting and self._has_room(place):
@@ -147,7 +149,6 @@ class Pools:
         except BaseException:
             self._forget(pool)
             raise
-        self._gauge()
         return connection
 
     def _give_back(self, place: Place, connection: Connection) -> None:
@@ -171,7 +172,6 @@ class Pools:
                 return
         self._turns.pop(place, None)
         pool.idle.append((time.monotonic(), connection))
-        self._gauge()
         if waiters and self._open >= self._total and self._has_room(waiters[0]):
             self._grant()
 
@@ -179,7 +179,6 @@ class Pools:
         """Count a connection out, and let the next in line open one."""
         pool.open -= 1
         self._open -= 1
-        self._gauge()
         self._grant()
 
     def _grant(self) -> None:
@@ -243,8 +242,5 @@ class Pools:
                 if not pool.open and not pool.waiting:
                     del self._pools[place]
 
-    def _gauge(self) -> None:
-        idle = sum(len(pool.idle) for pool in self._pools.values())
-        telemetry.POOL.labels("postgres", "idle").set(idle)
-        telemetry.POOL.labels("postgres", "used").set(self._open - idle)
-        telemetry.POOL.labels("postgres", "limit").set(self._total)
+    def _count_idle(self) -> int:
+        return sum(len(pool.idle) for pool in self._pools.values())
