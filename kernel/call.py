@@ -55,4 +55,6 @@ class Call:
 
 CURRENT: ContextVar[Call | None] = ContextVar("isa_call", default=None)
 CORRELATION: ContextVar[str] = ContextVar("isa_correlation", default="")
+TRACES: ContextVar[Mapping[str, str]] = ContextVar("isa_traces", default={})  # noqa: B039 -- never written to
+"""Trace id of each event in the delivery at hand, by event id: a batch has many."""
 CAUSATION: ContextVar[str | None] = ContextVar("isa_causation", default=None)

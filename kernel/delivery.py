@@ -26,7 +26,7 @@ from isa.events import EVENTS, Event
 from isa_common import IsaError, PermissionDenied
 from kernel import telemetry
 from kernel.avro import HEADER, MAGIC, Codec
-from kernel.call import CAUSATION, CORRELATION
+from kernel.call import CAUSATION, CORRELATION, TRACES
 from kernel.caller import ORG, USER, Caller
 from kernel.chain import PLATFORM
 from kernel.dapr.pubsub import COMPONENTS
@@ -145,6 +145,13 @@ class Delivery:
             ).is_valid
         ]
         parent = propagate.extract(trace_of(group[0].headers)) if len(group) == 1 else None
+        traces = TRACES.set(
+            {
+                r.event.event_id: trace_of(r.headers)["traceparent"].split("-")[1]
+                for r in group
+                if r.event and trace_of(r.headers)
+            }
+        )
         correlation = CORRELATION.set(first.correlation_id)
         causation = CAUSATION.set(first.event_id if len(group) == 1 else None)
         try:
@@ -179,6 +186,7 @@ class Delivery:
                 if event.occurred_at:
                     telemetry.DELAY.labels(topic).observe(max(0.0, now - event.occurred_at.timestamp()))
         finally:
+            TRACES.reset(traces)
             CORRELATION.reset(correlation)
             CAUSATION.reset(causation)
 

@@ -11,7 +11,7 @@ import prometheus_client
 
 from isa_common import Logs, Sql
 from kernel.avro import Codec
-from kernel.call import CURRENT
+from kernel.call import CURRENT, TRACES
 from kernel.caller import Caller
 from kernel.dapr.bindings import Bindings
 from kernel.dapr.invoke import Invoke
@@ -21,7 +21,6 @@ from kernel.dapr.state import State
 from kernel.inbox import Inbox
 from kernel.outbox import Outbox
 from kernel.work import Work
-
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 """A letter for each byte, five bits of it; ten times as fast as base32."""
@@ -44,6 +43,10 @@ class Audited:
         """Name what the call is about, besides what stands in its path."""
         if call := CURRENT.get():
             call.resources += ids
+
+    def trace_of(self, event_id: str) -> str:
+        """Return the W3C trace id that an event of this delivery came with; empty when it came with none."""
+        return TRACES.get().get(event_id, "")
 
 
 class Metrics:

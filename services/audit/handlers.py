@@ -151,7 +151,7 @@ class Handlers:
     async def record(self, caller: Caller, events: list[Event]) -> None:
         """Add what happened in one organisation to its chain, each event and each call once."""
         org_id = chain_of(caller.org)
-        found = facts(events)
+        found = facts(events, self._parts.audit.trace_of)
         if not found:
             return
         if added := await self._chains.append(org_id, found):

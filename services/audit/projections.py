@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -20,8 +21,8 @@ def chain_of(org_id: str) -> str:
     return org_id or PLATFORM
 
 
-def facts(events: list[Event]) -> list[Fact]:
-    """Return what events tell, in their order, each fact once."""
+def facts(events: list[Event], trace_of: Callable[[str], str] = lambda _: "") -> list[Fact]:
+    """Return what events tell, in their order, each fact once; `trace_of` gives an event's trace by its id."""
     found: dict[str, Fact] = {}
     for event in events:
         match event:
@@ -31,7 +32,7 @@ def facts(events: list[Event]) -> list[Fact]:
             case ControlChanged(kind=kind) if kind == MARKER:
                 continue
             case _:
-                found.setdefault(event.event_id, event_fact(event))
+                found.setdefault(event.event_id, event_fact(event, trace_id=trace_of(event.event_id)))
     return list(found.values())
 
 
@@ -52,7 +53,7 @@ def call_fact(entry: AuditEntry) -> Fact:
     )
 
 
-def event_fact(event: Event) -> Fact:
+def event_fact(event: Event, *, trace_id: str = "") -> Fact:
     """Return an event as a fact; what it is about is its aggregate, and the ids in its payload."""
     payload = {name: plain(getattr(event, name)) for name in payload_names(event)}
     ids = [str(value) for name, value in payload.items() if name.endswith("_id") and value]
@@ -68,6 +69,7 @@ def event_fact(event: Event) -> Fact:
         action=event.TOPIC,
         resources=tuple(dict.fromkeys([clean(event.aggregate_id), *ids])),
         outcome="OK",
+        trace_id=trace_id,
         correlation_id=clean(event.correlation_id),
         detail=detail,
     )
