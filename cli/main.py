@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 
 import typer
 
 NOUNS = ("up", "down", "status", "logs", "restart", "env", "topics", "migrate", "demo", "audit", "events", "dlq")
+GROUPS = frozenset(NOUNS[6:])
+"""Nouns whose file imports much: each only when it is asked for, so that the others start at once."""
 
 HELP = """
 Run isA Cloud on this machine, without containers.
@@ -27,10 +30,13 @@ home and base, sets run side by side.
 """
 
 
-def build() -> typer.Typer:
-    """The command with every noun that is there."""
+def build(asked: str = "") -> typer.Typer:
+    """The command with every noun that is there; with a word that was asked, without the groups that it is not."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    is_command = bool(asked) and not asked.startswith("-")
     for noun in NOUNS:
+        if is_command and noun in GROUPS and noun != asked:
+            continue
         if importlib.util.find_spec(f"cli.{noun}") is not None:
             add(app, noun)
     return app
@@ -47,4 +53,4 @@ def add(app: typer.Typer, noun: str) -> None:
 
 def main() -> None:
     """The console script."""
-    build()()
+    build(sys.argv[1] if len(sys.argv) > 1 else "")()

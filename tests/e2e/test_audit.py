@@ -91,7 +91,7 @@ async def test_pages_follow_one_another_without_gap_or_repeat(org: Organisation)
     await until(enough)
     seen, cursor = [], ""
     while True:
-        params = {"limit": 2, "action": "task.created", "cursor": cursor}
+        params = {"limit": "2", "action": "task.created", "cursor": cursor}
         page = (await org.client("audit").get("/v1/audit", params=params)).json()
         seen += [item["seq"] for item in page["records"]]
         if not (cursor := page["next_cursor"]):
