@@ -145,13 +145,7 @@ class Delivery:
             ).is_valid
         ]
         parent = propagate.extract(trace_of(group[0].headers)) if len(group) == 1 else None
-        traces = TRACES.set(
-            {
-                r.event.event_id: trace_of(r.headers)["traceparent"].split("-")[1]
-                for r in group
-                if r.event and trace_of(r.headers)
-            }
-        )
+        traces = TRACES.set(_traces(group))
         correlation = CORRELATION.set(first.correlation_id)
         causation = CAUSATION.set(first.event_id if len(group) == 1 else None)
         try:
@@ -316,6 +310,12 @@ async def _run(
             return Response(status_code=500)
         telemetry.log.info("job.done", job=name, duration=round(time.perf_counter() - began, 3))
     return Response(status_code=200)
+
+
+def _traces(group: Sequence[Delivered]) -> dict[str, str]:
+    """Return the trace id of each event that came with one, by event id."""
+    carried = {record.event.event_id: trace_of(record.headers) for record in group if record.event}
+    return {event_id: trace["traceparent"].split("-")[1] for event_id, trace in carried.items() if trace}
 
 
 def _data_of(body: bytes) -> dict[str, Any]:

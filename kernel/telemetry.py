@@ -11,6 +11,10 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime
+from enum import Enum
+from uuid import UUID
 
 import orjson
 import prometheus_client
@@ -32,7 +36,19 @@ tracer = trace.get_tracer("isa")
 SECRET = re.compile(
     r"(password|passwd|secret|token|authorization|api_?key|private|credential|dsn|cookie)", re.IGNORECASE
 )
-BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|(://[^:/\s]+:)[^@\s]+@")
+PATTERNS = [
+    re.compile(r"()-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+    re.compile(r"(://[^:/\s]*:)\S*(?=@)"),
+    re.compile(r"()\beyJ[\w-]+\.[\w-]+\.[\w-]+"),
+    re.compile(r"(\bbearer\s+)[\w.~+/=-]+", re.IGNORECASE),
+    re.compile(r"(\b[Bb]asic\s+)(?=[\w+/]*[A-Z0-9=])[\w+/]{8,}=*"),
+    re.compile(
+        r"""((?:password|passwd|secret|token|api_?key|credential)\w*(?:\\?["'])?\s*[=:]\s*)"""
+        r"""(?:\\?"[^"]*"?|\\?'[^']*'?|[^\s"',&;)}]+)""",
+        re.IGNORECASE,
+    ),
+]
+"""What a secret looks like inside a text; what the first group holds is kept."""
 MASK = "***"
 NOT_SECRET = frozenset({"token_type", "secret_name", "credential_id"})
 
@@ -94,13 +110,27 @@ def mask(value: object, name: str = "") -> object:
     if name and name not in NOT_SECRET and SECRET.search(name):
         return MASK
     match value:
+        case None | bool() | int() | float() | datetime() | date() | UUID():
+            return value
         case str():
-            return BEARER.sub(lambda found: (found[1] or found[2] or "") + MASK + ("@" if found[2] else ""), value)
+            return _without_secrets(value)
         case Mapping():
             return {key: mask(item, str(key)) for key, item in value.items()}
-        case list() | tuple():
+        case list() | tuple() | set() | frozenset():
             return [mask(item) for item in value]
-    return value
+        case bytes() | bytearray():
+            return _without_secrets(value.decode(errors="replace"))
+        case Enum():
+            return mask(value.value)
+    if is_dataclass(value):
+        return {item.name: mask(getattr(value, item.name), item.name) for item in fields(value)}
+    return _without_secrets(str(value))
+
+
+def _without_secrets(text: str) -> str:
+    for pattern in PATTERNS:
+        text = pattern.sub(lambda found: f"{found[1]}{MASK}", text)
+    return text
 
 
 def _masked(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
