@@ -117,6 +117,7 @@ class Runtime:
         async with self.lock():
             states = await self.supervisor.states()
             if not states:
+                await self.supervisor.end_leftovers([process.program for process in self.set.processes.values()])
                 return
             up = [name for name, state in states.items() if state.state not in ("STOPPED", "EXITED", "FATAL")]
             progress = progress or Progress(Console(quiet=True))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
+import signal
 import sys
 import xmlrpc.client
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from runtime.layout import CHECKOUT, Layout
 from runtime.secrets import write_private
 
 RUNNING = ("RUNNING", "STARTING")
+LEFTOVERS_END_WITHIN = 40.0
 
 
 class SupervisorError(Exception):
@@ -96,12 +99,25 @@ class Supervisor:
         except (OSError, xmlrpc.client.ProtocolError) as error:
             raise SupervisorError(f"The supervisor does not answer at {self.layout.socket}: {error}") from error
 
-    async def ensure(self, programs: Iterable[Program]) -> list[str]:
+    async def end_leftovers(self, programs: Sequence[Program]) -> None:
+        """End what an earlier supervisor of this set left behind when it was killed."""
+        left = await asyncio.to_thread(leftovers, self.layout, programs)
+        for number, seconds in ((signal.SIGTERM, LEFTOVERS_END_WITHIN), (signal.SIGKILL, 5.0)):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            until = asyncio.get_running_loop().time() + seconds
+            while left and asyncio.get_running_loop().time() < until:
+                await asyncio.sleep(0.2)
+                left = await asyncio.to_thread(leftovers, self.layout, programs)
+
+    async def ensure(self, programs: Sequence[Program]) -> list[str]:
         """Have supervisord up with exactly these programs; returns those that ran and were stopped by a change."""
         text = render(self.layout, programs)
         write_private(self.configuration, text)
         if await self.is_running():
             return await self.take_changes()
+        await self.end_leftovers(programs)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration),
             cwd=CHECKOUT, stdin=asyncio.subprocess.DEVNULL,
@@ -174,6 +190,26 @@ class Supervisor:
             return file.read().decode(errors="replace").splitlines()[-count:]
 
 
+def leftovers(layout: Layout, programs: Sequence[Program]) -> list[int]:
+    """Processes with exactly our command, which name our home or have our environment."""
+    home = os.fsencode(layout.home)
+    known = {tuple(os.fsencode(word) for word in program.command): program for program in programs}
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            command = tuple((process / "cmdline").read_bytes().removesuffix(b"\0").split(b"\0"))
+            program = known.get(command)
+            if program is None:
+                continue
+            ours = {os.fsencode(f"{name}={value}") for name, value in program.environment.items()}
+            named = any(home in word for word in command)
+            if named or (ours and ours <= set((process / "environ").read_bytes().split(b"\0"))):
+                found.append(int(process.name))
+    return found
+
+
 def render(layout: Layout, programs: Iterable[Program]) -> str:
     """The configuration file of supervisord."""
     sections: dict[str, dict[str, str]] = {
@@ -200,7 +236,7 @@ def render(layout: Layout, programs: Iterable[Program]) -> str:
             "autostart": "false",
             "autorestart": "true",
             "startsecs": "1",
-            "startretries": "10",
+            "startretries": "100",
             "stopsignal": program.stop_signal,
             "stopwaitsecs": str(program.stop_seconds),
             "killasgroup": "true",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from runtime.engines import Engines, load_engines
 from runtime.layout import CHECKOUT, Layout
 from runtime.processes import Process, Set, Step, declare, load_apps
 from runtime.secrets import ensure_secrets, ensure_tokens
-from runtime.supervisor import Program, render
+from runtime.supervisor import Program, leftovers, render
 
 COMPONENTS = CHECKOUT / "components" / "local"
 PUBSUBS = ("events", "audit", "control")
@@ -174,3 +176,16 @@ def test_supervisor_gets_values_with_its_own_special_characters(layout: Layout) 
 
     assert "command = run 'a b' %%p" in text
     assert 'environment = A="say \\"50%%\\", \\\\ok"' in text
+
+
+def test_what_a_killed_supervisor_left_is_found_by_its_command_and_home(layout: Layout) -> None:
+    command = (sys.executable, "-c", "import time; time.sleep(60)", str(layout.home / "mark"))
+    ours = subprocess.Popen(command)
+    other = subprocess.Popen([*command[:-1], "elsewhere"])
+
+    try:
+        assert leftovers(layout, [Program(name="x", command=command)]) == [ours.pid]
+    finally:
+        for process in (ours, other):
+            process.kill()
+            process.wait()
