@@ -6,6 +6,7 @@ fields that name a secret are masked. Traces go out by OTLP when an endpoint is 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -160,6 +161,13 @@ def _quiet(_logger: object, method: str, event: MutableMapping[str, object]) -> 
     return event
 
 
+def _line(event: object, **_: object) -> str:
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:  # a lone surrogate, a huge number, a key that is no text: rare, and worth a line all the same
+        return json.dumps(event, default=str, skipkeys=True)
+
+
 def configure(service: str, *, level: str, otlp_endpoint: str, sampling: float) -> None:
     """Set up logs and traces of this process."""
     LEVEL.set(level)
@@ -180,7 +188,7 @@ def configure(service: str, *, level: str, otlp_endpoint: str, sampling: float) 
     )
     structlog.contextvars.bind_contextvars(service=service)
     handler = logging.StreamHandler(sys.stdout)
-    render = structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode())
+    render = structlog.processors.JSONRenderer(serializer=_line)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, lambda _l, _m, event: {"service": service, **event}],
