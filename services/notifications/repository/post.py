@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from services.notifications.domain.letters import Letter
+
+ASK_EVERY = timedelta(minutes=1)
+"""How long it is taken for granted that the binding is there, or is not: the sidecar may start again with another."""
 
 
 class Binding(Protocol):
@@ -37,12 +40,15 @@ class Post:
         self._sink = sink
         self._sender = sender
         self._clock = clock
-        self._has_binding: bool | None = None
+        self._has_binding = False
+        self._asked_at: datetime | None = None
 
     async def send(self, letter: Letter) -> None:
         """Send a letter; when it returns, it has been handed over."""
-        if self._has_binding is None:
+        now = self._clock()
+        if self._asked_at is None or now - self._asked_at > ASK_EVERY:
             self._has_binding = await self._bindings.has(self._binding)
+            self._asked_at = now
         if self._has_binding:
             await self._bindings.invoke(self._binding, "create", letter.html.encode(), self._metadata(letter))
         else:
