@@ -25,6 +25,7 @@ from isa_common import (
     ResourceExhausted,
     Sql,
     Statement,
+    Unavailable,
 )
 from tests.conformance.conftest import Engines, person, workload
 
@@ -582,3 +583,41 @@ async def test_no_error_names_a_host_or_a_login(tenant: Sql) -> None:
             await tenant.query(sql)
         text = f"{caught.value.message} {caught.value.details}"
         assert "127.0.0.1" not in text and "t_" not in text and "isa_tenants" not in text
+
+
+# Outages
+
+
+async def cut(engines: Engines, login: str = "conformance_%") -> int:
+    """End every session of the tests' room, as a restart of the server does."""
+    host, _, port = engines.postgres.rpartition(":")
+    admin = await asyncpg.connect(
+        host=host, port=int(port), user="isa", password=engines.secrets["postgres-superuser"], database="postgres"
+    )
+    ended = await admin.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE $1", login)
+    await admin.close()
+    return len(ended)
+
+
+async def test_idle_connections_that_the_server_ended_are_not_used_again(room: Sql, engines: Engines) -> None:
+    await asyncio.gather(*(room.query("SELECT pg_sleep(0.05)") for _ in range(4)))
+
+    assert await cut(engines) >= 4
+    await asyncio.sleep(0.05)
+
+    assert (await room.execute("SELECT 1")).affected == 1
+
+
+async def test_a_read_survives_the_end_of_its_connection_and_a_write_says_so(room: Sql, engines: Engines) -> None:
+    read = asyncio.create_task(room.query("SELECT pg_sleep(0.5), 1"))
+    write = asyncio.create_task(room.acting_for(org="org-a").execute("SELECT pg_sleep(0.5)"))
+    alone = asyncio.create_task(room.execute("SELECT pg_sleep(0.5)"))
+    await asyncio.sleep(0.25)
+
+    await cut(engines)
+
+    assert len(await read) == 1
+    for call in (write, alone):
+        with pytest.raises(Unavailable):
+            await call
+    assert (await room.query("SELECT 1"))[0][0] == 1
