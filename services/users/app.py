@@ -50,8 +50,8 @@ class Settings(RoomSettings):
     argon2_memory_kib: int = 19_456
     """Memory of one password hash; with two passes and one lane this is OWASP's first choice."""
     argon2_passes: int = 2
-    hashes_at_once: int = 2
-    """Password hashes that run at once, a thread and `argon2_memory_kib` each."""
+    hashes_at_once: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) // 2))
+    """Password hashes that run at once, a thread and `argon2_memory_kib` each; half of the cores stay for the rest."""
     hashes_waiting: int = 500
     """Log-ins that may wait for a hash; more are told to come back."""
     mail_sink: Path | None = Field(default_factory=lambda: _local_mail())

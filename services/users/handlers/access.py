@@ -191,10 +191,10 @@ class AccessRoutes:
         """Log in with a password, or refuse with one sentence whatever is wrong."""
         desk, at = self.desk, self.desk.parts.clock()
         wrong = WrongPassword("The e-mail address or the password is wrong.")
-        async with desk.attempt(request, account=email):
+        async with desk.attempt(request, account=email) as attempt:
             login = await desk.people.login(email)
             shown = typed(password)
-            if not await desk.is_right(login, shown) or login is None:
+            if not await desk.is_right(login, shown, attempt) or login is None:
                 raise wrong
             caller = desk.as_user(login.org_id, login.user_id)
             member = await desk.member(caller)

@@ -56,6 +56,19 @@ class Limits:
     address: Limit
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Somebody who tries, by address and by account."""
+
+    throttles: Throttles
+    limits: dict[str, Limit]
+    clock: Callable[[], datetime]
+
+    async def check(self) -> set[str]:
+        """Refuse when there is no attempt left; return those of the two that failed before."""
+        return await self.throttles.check(self.limits, at=self.clock())
+
+
 @dataclass(slots=True, kw_only=True)
 class Desk:
     """What the routes share."""
@@ -108,7 +121,9 @@ class Desk:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _hashed(self, function: Callable[..., T], *arguments: object) -> T:
+    async def _hashed(
+        self, before: Callable[[], Awaitable[object]] | None, function: Callable[..., T], *arguments: object
+    ) -> T:
         if self._waiting >= self.hashes_waiting:
             raise ResourceExhausted(
                 "Too many log-ins at once. Try again in a moment.", retry_after=timedelta(seconds=2)
@@ -116,6 +131,8 @@ class Desk:
         self._waiting += 1
         try:
             async with self._hashing:
+                if before:
+                    await before()
                 return await asyncio.to_thread(function, *arguments)
         finally:
             self._waiting -= 1
@@ -130,11 +147,15 @@ class Desk:
 
     async def hash(self, password: str) -> str:
         """Return what is kept of a password."""
-        return await self._hashed(self.passwords.hash, password)
+        return await self._hashed(None, self.passwords.hash, password)
 
-    async def is_right(self, login: Login | None, password: str) -> bool:
-        """Compare a password; an unknown log-in costs the same."""
-        return await self._hashed(self.passwords.verify, login.password_hash if login else None, password)
+    async def is_right(self, login: Login | None, password: str, attempt: Attempt) -> bool:
+        """Compare a password; an unknown log-in costs the same.
+
+        Whether there is an attempt left is asked again when it is its turn, so that many at once are not more guesses.
+        """
+        kept = login.password_hash if login else None
+        return await self._hashed(attempt.check, self.passwords.verify, kept, password)
 
     def address(self, request: Request) -> str:
         """Return the address of who calls: the peer, or what a trusted proxy says in X-Forwarded-For."""
@@ -145,42 +166,39 @@ class Desk:
         return peer
 
     @asynccontextmanager
-    async def attempt(self, request: Request, *, account: str = "", kind: str = "login") -> AsyncIterator[None]:
-        """Count an attempt before it is made, so that many at once do not pass; give it back when it succeeds."""
+    async def attempt(self, request: Request, *, account: str = "", kind: str = "login") -> AsyncIterator[Attempt]:
+        """Let somebody try who has not failed too often; count it when it fails, and forget when it does not."""
         master = await self.master()
-        by_address = f"{kind}:by:{blind(master, self.address(request))}"
-        limits = {by_address: self.limits.address}
+        limits = {f"{kind}:by:{blind(master, self.address(request))}": self.limits.address}
         for_account = f"{kind}:as:{blind(master, email_key(account))}"
         if account:
             limits[for_account] = self.limits.account
-        await self.throttles.count(limits, at=self.parts.clock())
+        attempt = Attempt(self.throttles, limits, self.parts.clock)
+        tried = await attempt.check()
         try:
-            yield
-        except REFUSED:
+            yield attempt
+        except REFUSED:  # and nothing else: our failure is nobody's attempt
+            await self.throttles.count(limits, at=self.parts.clock(), refuse=False)
             raise
-        except BaseException:  # our failure is nobody's attempt
-            await self.throttles.succeeded(forget=[], give_back=[by_address, *([for_account] if account else [])])
-            raise
-        await self.throttles.succeeded(forget=[for_account] if account else [], give_back=[by_address])
+        if for_account in tried:
+            await self.throttles.forget(for_account)
 
     async def count(self, request: Request, *, account: str, kind: str, limit: Limit) -> None:
-        """Count what is never given back."""
+        """Count what is never forgotten before its time, and refuse what is too much."""
         master = await self.master()
         subjects = {
             f"{kind}:by:{blind(master, self.address(request))}": self.limits.address,
             f"{kind}:as:{blind(master, email_key(account))}": limit,
         }
-        await self.throttles.count(subjects, at=self.parts.clock())
+        await self.throttles.count(subjects, at=self.parts.clock(), refuse=True)
 
     async def count_invitation(self, caller: Caller) -> None:
         """Count an invitation of an organisation: they are letters to strangers."""
-        await self.throttles.count({f"invite:{caller.org}": INVITATIONS}, at=self.parts.clock())
+        await self.throttles.count({f"invite:{caller.org}": INVITATIONS}, at=self.parts.clock(), refuse=True)
 
     async def forgive(self, account: str) -> None:
         """Forget the failed log-ins of an account, whose owner has proved to be there."""
-        await self.throttles.succeeded(
-            forget=[f"login:as:{blind(await self.master(), email_key(account))}"], give_back=[]
-        )
+        await self.throttles.forget(f"login:as:{blind(await self.master(), email_key(account))}")
 
     def as_user(self, org: str, user: str) -> Caller:
         """Return the caller that a proof makes: the work that follows is done for them."""

@@ -63,8 +63,8 @@ class PasswordRoutes:
         desk = self.desk
         desk.person(caller)
         login = await desk.people.login_of(caller)
-        async with desk.attempt(request, account=login.email_key if login else caller.user):
-            if not await desk.is_right(login, typed(body.current_password)) or login is None:
+        async with desk.attempt(request, account=login.email_key if login else caller.user) as attempt:
+            if not await desk.is_right(login, typed(body.current_password), attempt) or login is None:
                 raise WrongPassword("The current password is wrong.", field="current_password")
         new = await desk.hash(fitting(body.new_password, login, field="new_password"))
 

@@ -3,7 +3,7 @@
 # ruff: noqa: S608 -- what is put into the texts are column lists of ours; values are parameters
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -203,29 +203,29 @@ class Throttles:
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
 
-    async def count(self, limits: Mapping[str, Limit], *, at: datetime) -> None:
-        """Count an attempt of every subject before it is tried, and refuse it when one has had its share."""
+    async def check(self, limits: Mapping[str, Limit], *, at: datetime) -> set[str]:
+        """Refuse when a subject has had its share; return the subjects that are known to have tried."""
+        rows = await self._sql.query(
+            "SELECT subject, attempts, ends_at FROM throttles WHERE subject = ANY ($1::text[]) AND ends_at > $2",
+            list(limits),
+            at,
+        )
+        for row in rows:
+            limits[row["subject"]].check(row["attempts"] + 1, row["ends_at"], at=at)
+        return {row["subject"] for row in rows}
+
+    async def count(self, limits: Mapping[str, Limit], *, at: datetime, refuse: bool) -> None:
+        """Count an attempt of every subject; when asked to, refuse the one that is too many."""
         subjects = [
             {"subject": subject, "ends_at": (at + limit.window).isoformat()} for subject, limit in limits.items()
         ]
         result = await self._sql.execute(COUNT_ATTEMPTS, subjects, at)
-        for row in result.rows:
+        for row in result.rows if refuse else ():
             limits[row["subject"]].check(row["attempts"], row["ends_at"], at=at)
 
-    async def succeeded(self, *, forget: Sequence[str], give_back: Sequence[str]) -> None:
-        """Forget the attempts of some subjects, and take back the one that was counted for others."""
-        await self._sql.execute_batch(
-            [
-                *(Statement("DELETE FROM throttles WHERE subject = $1", subject) for subject in sorted(forget)),
-                *(
-                    Statement(
-                        "UPDATE throttles SET attempts = greatest(attempts - 1, 0) WHERE subject = $1",
-                        subject,
-                    )
-                    for subject in sorted(give_back)
-                ),
-            ]
-        )
+    async def forget(self, subject: str) -> None:
+        """Forget the attempts of a subject."""
+        await self._sql.execute("DELETE FROM throttles WHERE subject = $1", subject)
 
     def expired(self, *, at: datetime) -> list[Statement]:
         """Return what deletes the counts whose time is over."""
