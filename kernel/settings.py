@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+Seconds = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=float(text)))]
+"""A time that the environment gives in seconds; pydantic alone takes no plain number from a text."""
 
 
 class ProcessSettings(BaseSettings):
@@ -37,7 +42,7 @@ class ProcessSettings(BaseSettings):
     """Where traces go; empty: they are made and carried, and not exported."""
     trace_sampling: float = Field(1.0, ge=0, le=1, validation_alias="OTEL_TRACES_SAMPLER_ARG")
     """Share of traces that are kept; production: 0.1."""
-    drain: timedelta = Field(timedelta(seconds=30), validation_alias="ISA_DRAIN_SECONDS")
+    drain: Seconds = Field(timedelta(seconds=30), validation_alias="ISA_DRAIN_SECONDS")
     """How long work in flight may finish after SIGTERM."""
     call_timeout: float = Field(30.0, gt=0, validation_alias="ISA_CALL_TIMEOUT")
     """Seconds that a call may take when its caller named no deadline."""
