@@ -1,8 +1,9 @@
-"""Generate the set's secrets at its first start, and hand each container its own part only. What exists is never changed."""
+"""Generate the set's secrets at its first start, and hand each container its own part. What exists is never changed."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def make_secrets() -> None:
     write_private(
         REGISTRY / "registry.properties", f"apicurio.datasource.password={secrets['postgres-registry-owner']}"
     )
-    print(f"{len(secrets)} secrets, tokens of {len(apps)} rooms.")
+    sys.stdout.write(f"{len(secrets)} secrets, tokens of {len(apps)} rooms.\n")
 
 
 def hand_out_tokens(layout: Layout, tokens: Mapping[str, Mapping[str, str]]) -> None:

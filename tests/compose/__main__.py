@@ -1,7 +1,7 @@
 """`make compose-test`: bring the compose file up, run the story, restart everything, look for the data, take it down.
 
-Where an image registry is reached, with the real images, as any user who may use Docker. Where none is, with stand-in images
-of the same names (standins.py), as root.
+Where an image registry is reached, with the real images, as any user who may use Docker. Where none is, with stand-in
+images of the same names (standins.py), as root.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -28,7 +27,7 @@ from tests.compose.story import Story
 
 PROJECT = "isa-compose-test"
 PORT_BASE = int(os.environ.get("ISA_COMPOSE_TEST_PORT_BASE", "22000"))
-"""Every published port is this plus its last four digits, as with ISA_PORT_BASE: beside a started set, and the tests'."""
+"""Every published port is this plus its last four digits, as with ISA_PORT_BASE: beside a started set and tests."""
 HEALTHY_WITHIN = 420
 
 
@@ -48,7 +47,7 @@ def ports() -> dict[str, str]:
 
 
 def images(document: dict[str, Any]) -> dict[str, str]:
-    """Every image of the default profile, the base of our own among them -> the room that our Dockerfile builds it for."""
+    """Every image of the default profile and the base of our own -> the room that our Dockerfile builds it for."""
     tag = document["x-build-args"]["PYTHON"].rpartition(":-")[2].rstrip("}")
     found = {f"python:{tag}": ""}
     for service in document["services"].values():
@@ -166,9 +165,8 @@ def run_test(docker: Docker, *, build: bool, keep: bool) -> None:
         say("Memory: " + memory(docker))
         began = time.monotonic()
         docker.compose("restart")
-        say(
-            f"docker compose restart: took {time.monotonic() - began:.0f} s, healthy {wait_healthy(docker):.0f} s later."
-        )
+        took = time.monotonic() - began
+        say(f"docker compose restart: took {took:.0f} s, healthy {wait_healthy(docker):.0f} s later.")
         say("After the restart: " + story.check())
         say("And it goes on: " + story.go_on())
         lose_a_room_and_a_sidecar(docker)
@@ -225,7 +223,7 @@ def report_trouble(docker: Docker) -> None:
         for service, state in states(docker).items():
             if state not in ("healthy", "done", "created", "starting"):
                 say(f"{service} is {state}:")
-                print(docker.compose("logs", "--no-log-prefix", "--tail", "25", service), flush=True)
+                say(docker.compose("logs", "--no-log-prefix", "--tail", "25", service))
     except (ComposeTestError, OSError) as error:
         say(f"And the reason could not be had: {error}")
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +25,8 @@ class ComposeTestError(Exception):
 
 def say(text: str) -> None:
     """Progress, with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')}  {text}\n")
+    sys.stdout.flush()
 
 
 def is_registry_reached() -> bool:
@@ -76,7 +78,7 @@ def execute(
     """Run to the end and return what was printed; an error that carries the last lines otherwise."""
     done = subprocess.run(
         command, env=env, input=given, stdin=None if given is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, check=False,
+        capture_output=True, timeout=timeout, check=False,
     )  # fmt: skip
     output = done.stdout.decode(errors="replace")
     if done.returncode != 0:

@@ -1,8 +1,8 @@
 """Images of the same names as docker-compose.yml's, made on this machine: for where no image registry is reached.
 
-The base is Debian by debootstrap, the engines are the runtime's (pinned and checksummed in runtime/engines.toml), and the
-rooms' images come from the very Dockerfile that everybody uses. So the compose file is tested as it is; what is not tested is
-what the real images do differently from their documented contract.
+The base is Debian by debootstrap, the engines are the runtime's (pinned and checksummed in runtime/engines.toml), and
+the rooms' images come from the very Dockerfile that everybody uses. So the compose file is tested as it is; what is not
+tested is what the real images do differently from their documented contract.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.compose.engine import ComposeTestError, Docker, execute, say
-
 from runtime.engines import Engines, acquire, system_go
 from runtime.layout import CHECKOUT, Layout
 from runtime.progress import Progress
+from tests.compose.engine import ComposeTestError, Docker, execute, say
 
 HERE = Path(__file__).resolve().parent
 DOCKERFILES = HERE / "standins"
