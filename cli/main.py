@@ -26,7 +26,9 @@ Run isA Cloud on this machine, without containers.
 ISA_HOME (default: .isa in the checkout) holds data, logs and secrets of this set.
 ISA_CACHE (default: ~/.cache/isa) holds the engines, for all sets.
 ISA_PORT_BASE moves every port: 15432 becomes BASE + 5432. With another
-home and base, sets run side by side.
+home and base, sets run side by side. A base up to 22000 stays clear of the
+ports that the system gives to outgoing connections.
+ISA_MAVEN_REPOSITORY, UV_DEFAULT_INDEX and GOPROXY name mirrors to fetch from.
 """
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_INTERVAL = 15.0
 """Seconds between two plain lines of one part that is only getting on with the same thing."""
@@ -95,7 +96,7 @@ class Progress:
             return
         part.said = (head, now)
         line = f"{time.strftime('%H:%M:%S')}  {part.name:<22} {clock(part.seconds)}  {part.text}"
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _table(self, title: str) -> Table:
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -104,7 +105,7 @@ class Progress:
         for part in self.parts:
             style = STYLES[part.state]
             seconds = clock(part.seconds) if part.state != "waiting" else ""
-            table.add_row(part.name, f"[dim]{part.does}[/dim]", f"[{style}]{part.text}[/{style}]", seconds)
+            table.add_row(part.name, Text(part.does, style="dim"), Text(part.text, style=style), seconds)
         return table
 
 

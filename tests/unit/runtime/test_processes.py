@@ -193,13 +193,14 @@ def test_what_a_killed_supervisor_left_is_found_by_its_command_and_home(layout: 
 
 def test_dapr_yaml_says_only_what_the_dapr_cli_knows() -> None:
     """Names of the multi-app run file of the Dapr CLI; one that it does not know would be ignored without a word."""
-    known = set(
+    names = (
         "appID appDirPath appPort appProtocol appChannelAddress daprHTTPPort daprGRPCPort daprInternalGRPCPort "
         "metricsPort profilePort unixDomainSocket command configFilePath apiListenAddresses enableProfiling logLevel "
         "appMaxConcurrency placementHostAddress schedulerHostAddress resourcesPath resourcesPaths appSSL maxBodySize "
         "readBufferSize enableAppHealthCheck appHealthCheckPath appHealthProbeInterval appHealthProbeTimeout "
-        "appHealthThreshold enableApiLogging runtimePath env daprdLogDestination appLogDestination".split()
+        "appHealthThreshold enableApiLogging runtimePath env daprdLogDestination appLogDestination"
     )
+    known = set(names.split())
     document = yaml.safe_load((CHECKOUT / "dapr.yaml").read_text())
 
     assert set(document) == {"version", "common", "apps"}
