@@ -26,6 +26,7 @@ def ensure_secrets(layout: Layout, app_ids: list[str]) -> dict[str, str]:
         missing.pop("workload-signing-public", None)
     known.update(missing)
     known["preferences-connection-string"] = preferences_connection(layout, known["postgres-preferences-owner"])
+    known["smtp-password"] = os.environ.get("SMTP_PASSWORD", known["smtp-password"])
     write_private(layout.secrets, json.dumps(known, indent=2, sort_keys=True))
     return known
 
@@ -50,7 +51,7 @@ def generate(layout: Layout, app_ids: list[str]) -> dict[str, str]:
         "org-master-key": key(),
         "postgres-tenant-master-key": key(),
         "preferences-encryption-key": secrets.token_hex(32),
-        "smtp-password": os.environ.get("SMTP_PASSWORD", ""),
+        "smtp-password": "",
     }
 
 
