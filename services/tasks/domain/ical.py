@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import cast
 from zoneinfo import ZoneInfo
 
@@ -56,8 +56,19 @@ _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})", re.ASCII)
 _DATE_TIME = re.compile(r"(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})(Z?)", re.ASCII)
 _ESCAPE = re.compile(r"\\([\\;,nN])")
 _COMMA = re.compile(r"(?<!\\),")
+_NAME = re.compile(r"[A-Za-z0-9-]+(?=[;:])", re.ASCII)
+_READ = _ONCE | {"BEGIN", "END", "CATEGORIES", "LOCATION", "URL", "TRIGGER"}
+"""Properties that matter here; others need only look like one."""
+_LENGTH = 256 * 1024
+"""Characters of one VTODO."""
 _ZONE_LENGTH = 20_000
-_UNBOUND = re.compile(rb"^RRULE[:;].*(FREQ=(?!YEARLY)|BYHOUR|BYMINUTE|BYSECOND)", re.IGNORECASE | re.MULTILINE)
+_FAR = 2096
+_ZONE_RULE = re.compile(
+    r"FREQ=YEARLY(;(BYMONTH=\d{1,2}|BYDAY=[+-]?\d?[A-Z]{2}|BYMONTHDAY=-?\d{1,2}(,-?\d{1,2}){0,6}|UNTIL=[0-9TZ]{8,16}"
+    r"|COUNT=\d{1,3}|INTERVAL=1|WKST=[A-Z]{2}))*",
+    re.ASCII,
+)
+"""What changes of the clock look like; other rules could take for ever to follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +96,37 @@ class _Zones:
         self._blocks = blocks
         self._known: dict[str, tzinfo] = {}
 
-    def get(self, name: str) -> tzinfo:
-        """By its IANA name, its Windows name, or as the file itself defines it."""
+    def at(self, plain: datetime, name: str) -> datetime:
+        """The instant of a local time, in a zone by its IANA or Windows name, or as the file itself defines it."""
         if name not in self._known:
             self._known[name] = named_zone(name) or self._own(name)
-        return self._known[name]
+        zone = self._known[name]
+        if isinstance(zone, ZoneInfo):
+            return at_utc(plain.replace(tzinfo=zone))
+        # A zone of a file counts its changes one by one: those of the next centuries are taken to be alike.
+        near = plain if plain.year <= _FAR else plain.replace(year=_FAR - (_FAR - plain.year) % 4)
+        return at_utc(plain.replace(tzinfo=timezone(zone.utcoffset(near.replace(tzinfo=zone)) or timedelta())))
 
     def _own(self, name: str) -> tzinfo:
         block = self._blocks.get(name)
-        if block is None or len(block) > _ZONE_LENGTH or _UNBOUND.search(block):
+        if block is None or len(block) > _ZONE_LENGTH or not _is_simple(block):
             raise ValueError(f'The time zone "{name[:60]}" is not known; use one such as Europe/Berlin, or UTC.')
         try:
             zone: tzinfo = cast(Timezone, Timezone.from_ical(block)).to_tz(lookup_tzid=False)
             return zone
         except Exception as error:
             raise ValueError(f'The time zone "{name[:60]}" of the file cannot be read.') from error
+
+
+def _is_simple(zone: bytes) -> bool:
+    lines = zone.decode(errors="replace").upper().splitlines()
+    rules = [line for line in lines if line.startswith("RRULE")]
+    begins = [line.partition(":")[2].strip() for line in lines if line.startswith("DTSTART")]
+    return (
+        len(rules) <= 20
+        and min(begins, default="") >= "16"
+        and all(_ZONE_RULE.fullmatch(rule.partition(":")[2].strip()) for rule in rules)
+    )
 
 
 def named_zone(name: str) -> tzinfo | None:
@@ -111,9 +138,7 @@ def named_zone(name: str) -> tzinfo | None:
     for count in (len(parts), 3, 2, 1) if plain.startswith("/") else (len(parts),):
         try:
             return ZoneInfo("/".join(parts[-count:]))
-        except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError, and folders are OSErrors
-            continue
-        except KeyError:
+        except (KeyError, ValueError, OSError):  # not found; not a name; a folder
             continue
     return None
 
@@ -201,6 +226,8 @@ def _read_block(block: _Block, zones: _Zones, now: datetime) -> Line:
         return line.skipped(f"A {block.kind[:40]} is no task.")
     if not block.is_ended:
         return line.refused("The VTODO has no END:VTODO.")
+    if sum(len(each) for _, each in block.lines) > _LENGTH:
+        return line.refused(f"The VTODO has more than {_LENGTH:,} bytes.")
     try:
         draft, remarks = _Todo(block, zones, now).read()
     except ValueError as error:
@@ -367,7 +394,7 @@ class _Todo:
         if clock[3]:
             return plain
         if (name := found.parameters.get("TZID")) is not None:
-            return at_utc(plain.replace(tzinfo=self._zones.get(name)))
+            return self._zones.at(plain, name)
         if self._zones.floating is not None:
             return at_utc(plain.replace(tzinfo=self._zones.floating))
         self.remarks.append(f"{found.name} has no time zone; it was read as UTC.")
@@ -415,12 +442,15 @@ def _parse(number: int, line: bytes) -> _Property:
         text = line.decode()
     except UnicodeDecodeError:
         raise ValueError(f"Line {number} is not UTF-8; save the file as UTF-8.") from None
+    name = _NAME.match(text)
+    if name is not None and name[0].upper() not in _READ:
+        return _Property(name[0].upper(), {}, "")
     try:
-        name, parameters, value = Contentline.from_ical(text).parts()  # type: ignore[no-untyped-call]
+        known, parameters, value = Contentline.from_ical(text).parts()  # type: ignore[no-untyped-call]
     except ValueError:
         raise ValueError(f'Line {number} is not a property such as SUMMARY:text: "{excerpt(text)}"') from None
     flat = {key.upper(): each if isinstance(each, str) else ",".join(each) for key, each in parameters.items()}
-    return _Property(name.upper(), flat, value)
+    return _Property(known.upper(), flat, value)
 
 
 def _duration(name: str, text: str) -> timedelta:

@@ -82,6 +82,8 @@ class Doors:
         self.completed = parts.metrics.counter("isa_tasks_completed", "Tasks completed.")
         self.fired = parts.metrics.counter("isa_tasks_reminders_fired", "Reminders that came due.")
         self.imported = parts.metrics.counter("isa_tasks_imported_lines", "Lines of imported files.", ["outcome"])
+        self.reading = asyncio.Semaphore(1)
+        """One file is read at a time, so that files leave the processor to everybody else."""
         self._later: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:

@@ -54,7 +54,8 @@ class ImportDoors(Doors):
         data = await request.body()
         now = self.parts.clock()
         try:
-            lines = await asyncio.to_thread(read, data, now=now)
+            async with self.reading:
+                lines = await asyncio.to_thread(read, data, now=now)
         except ValueError as error:
             raise InvalidArgument(str(error), field="body") from None
         stamp = stamp_of(idempotency_key, "POST /v1/tasks/import", source, data)

@@ -213,6 +213,18 @@ def test_a_zone_that_would_take_for_ever_is_not_computed() -> None:
     assert "is not known" in read_one("SUMMARY:s", "DUE;TZID=Ours:20261201T100000", head=zone).reason
 
 
+def test_a_zone_of_the_file_reaches_far_ahead() -> None:
+    zone = ZONE.format(name="Ours", offset="+0300", rule="RRULE:FREQ=YEARLY;BYMONTH=1;BYDAY=1SU\n")
+
+    due = draft_of("SUMMARY:s", "DUE;TZID=Ours:40000229T100000", head=zone).due
+
+    assert str(due) == "4000-02-29T07:00:00Z"
+
+
+def test_a_huge_to_do_is_refused_without_being_read() -> None:
+    assert "262,144 bytes" in read_one("SUMMARY:s", *["X-A:b"] * 60_000).reason
+
+
 @pytest.mark.parametrize(
     "name", ["Europe/Berlin", "W. Europe Standard Time", "/mozilla.org/20050126_1/Europe/Berlin", '"Europe/Berlin"']
 )
@@ -253,7 +265,7 @@ def test_what_is_no_calendar_is_refused_whole(data: bytes) -> None:
     )
 )  # fmt: skip
 def test_no_calendar_breaks_the_reader(lines: list[bytes]) -> None:
-    for line in read_calendar(b"\n".join([b"BEGIN:VCALENDAR", *lines]), now=NOW):
+    for line in read_calendar(b"\n".join([b"BEGIN:VCALENDAR", b"VERSION:2.0", *lines]), now=NOW):
         assert (line.outcome is None) == (line.draft is not None)
 
 
