@@ -10,7 +10,11 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-Seconds = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=float(text)))]
+def _of_seconds(given: str | timedelta) -> timedelta:
+    return given if isinstance(given, timedelta) else timedelta(seconds=float(given))
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_of_seconds)]
 """A time that the environment gives in seconds; pydantic alone takes no plain number from a text."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -86,7 +87,7 @@ class Invoke:
     def _error(self, app_id: str, response: httpx.Response) -> IsaError:
         cls = CLASSES.get(response.status_code, Unavailable if response.status_code >= 500 else Internal)
         problem: Mapping[str, object] = {}
-        if "json" in response.headers.get("content-type", ""):
+        with contextlib.suppress(ValueError):  # a proxy may answer no JSON
             parsed = response.json()
             problem = parsed if isinstance(parsed, dict) else {}
         if "errorCode" in problem:  # daprd itself could not reach the room
