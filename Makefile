@@ -76,4 +76,4 @@ chaos: $(VENV)/synced ## Kill parts under load and count what was lost
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)
 
 compose-test: $(VENV)/synced ## The same set in containers: up, story, restart, data still there (long)
-	@$(BIN)/python -m pytest tests/compose $(ARGS)
+	@$(BIN)/python -m tests.compose $(ARGS)
