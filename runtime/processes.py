@@ -296,6 +296,7 @@ def app_processes(layout: Layout, engines: Engines, tokens: Mapping[str, Mapping
             "ISA_TRACE_SAMPLING": os.environ.get("ISA_TRACE_SAMPLING", "1" if otlp_endpoint() else "0"),
             "ISA_OTLP_ENDPOINT": otlp_endpoint(),
             **{name: value for name, value in os.environ.items() if name.startswith(("OTEL_", "SMTP_"))},
+            **({"SMTP_PORT": os.environ.get("SMTP_PORT", "587")} if os.environ.get("SMTP_HOST") else {}),
             **tokens[app.name],
         }
         found.append(sidecar(layout, engines, app, environment))
