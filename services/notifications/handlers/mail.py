@@ -11,12 +11,15 @@ from kernel import Caller, Parts, log
 from services.notifications.domain.deliveries import Delivery, State, wait_after
 from services.notifications.domain.letters import titles_wanted, write
 from services.notifications.repository.addresses import Addresses, Titles
-from services.notifications.repository.deliveries import Deliveries
+from services.notifications.repository.deliveries import LEASE, Deliveries
 from services.notifications.repository.people import People
 from services.notifications.repository.post import Post
 
 AT_ONCE = 8
 """E-mails written side by side; no more than the rooms that are asked can bear."""
+
+ATTEMPT_TIMEOUT = LEASE - timedelta(seconds=15)
+"""How long an attempt may take, so that it ends before somebody else may begin one."""
 
 
 class Mailer:
@@ -82,7 +85,8 @@ class Mailer:
 
     async def _attempt(self, delivery: Delivery) -> None:
         try:
-            state, reason = await self._deliver(delivery)
+            async with asyncio.timeout(ATTEMPT_TIMEOUT.total_seconds()):
+                state, reason = await self._deliver(delivery)
         except Exception as error:
             await self._postpone(delivery, str(error) or type(error).__name__)
             return

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from isa_common import Row, Sql, Statement
 from services.notifications.domain.deliveries import Delivery, State
 
-LEASE = timedelta(minutes=2)
+LEASE = timedelta(minutes=1)
 """How long a claimed delivery is nobody else's; longer than an attempt takes."""
 CLAIM = """
 UPDATE deliveries SET attempts = attempts + 1, next_try = $1::timestamptz + make_interval(secs => $2)
