@@ -70,6 +70,9 @@ def create_app(settings: Settings, parts: Parts) -> Handlers:
             known.append(master_key(await parts.secrets.get(SECRET_MASTER)))
         return known[0]
 
+    attempts = parts.metrics.counter(
+        "isa_users_attempts", "Attempts to sign up, log in, join or reset.", ["kind", "outcome"]
+    )
     return Handlers(
         Desk(
             parts=parts,
@@ -92,6 +95,7 @@ def create_app(settings: Settings, parts: Parts) -> Handlers:
                 account=Limit(attempts=settings.attempts_per_account, window=settings.attempts_window),
                 address=Limit(attempts=settings.attempts_per_address, window=settings.attempts_window),
             ),
+            note_attempt=lambda kind, outcome: attempts.labels(kind, outcome).inc(),
             master=master,
             trusted_proxies=settings.trusted_proxies,
             session_life=settings.session_life,

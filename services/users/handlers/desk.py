@@ -27,7 +27,7 @@ from isa_common import (
 from kernel import Caller, Parts, log
 from kernel.caller import grants, policy
 from kernel.work import Work
-from services.users.domain.access import Credential, Limit, Session, WrongPassword, narrow
+from services.users.domain.access import Credential, Limit, Session, TooManyAttempts, WrongPassword, narrow
 from services.users.domain.keys import Issuer, Passwords, blind
 from services.users.domain.people import Member, Role, email_key
 from services.users.repository.access import Proofs, Throttles
@@ -83,6 +83,8 @@ class Desk:
     issuer: Issuer
     passwords: Passwords
     limits: Limits
+    note_attempt: Callable[[str, str], None]
+    """Counts attempts to prove who one is, by kind and outcome."""
     master: Callable[[], Awaitable[bytes]]
     trusted_proxies: frozenset[str]
     session_life: timedelta
@@ -174,12 +176,17 @@ class Desk:
         if account:
             limits[for_account] = self.limits.account
         attempt = Attempt(self.throttles, limits, self.parts.clock)
-        tried = await attempt.check()
         try:
+            tried = await attempt.check()
             yield attempt
+        except TooManyAttempts:
+            self.note_attempt(kind, "throttled")
+            raise
         except REFUSED:  # and nothing else: our failure is nobody's attempt
+            self.note_attempt(kind, "refused")
             await self.throttles.count(limits, at=self.parts.clock(), refuse=False)
             raise
+        self.note_attempt(kind, "succeeded")
         if for_account in tried:
             await self.throttles.forget(for_account)
 

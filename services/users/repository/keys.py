@@ -7,13 +7,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from isa_common import Aborted, AlreadyExists, Row, Sql, Statement
+from isa_common import Aborted, AlreadyExists, DeadlineExceeded, Row, Sql, Statement, Unavailable
 from services.users.domain import keys
 from services.users.domain.keys import Algorithm, SigningKey
 
 COLUMNS = "kid, generation, algorithm, public_jwk, sealed_private, active_from, expires_at"
 REFRESH = timedelta(seconds=30)
 """How old the knowledge may be by which a replica signs; a new key is published longer than that before it signs."""
+KEPT = timedelta(minutes=10)
+"""How long the keys are still used and published while the database is not reached."""
 PUBLISHED = timedelta(seconds=1)
 """How old the published set may be: whoever asks has met a key that it does not know."""
 
@@ -112,7 +114,15 @@ class Keyring:
         if self._is_older(at_most):
             async with self._reading:
                 if self._is_older(at_most):
-                    await self._read()
+                    await self._read_or_keep()
+
+    async def _read_or_keep(self) -> None:
+        """Read the keys; while the database is not reached, what was read not long ago is good enough."""
+        try:
+            await self._read()
+        except (Unavailable, DeadlineExceeded):
+            if self._is_older(KEPT):
+                raise
 
     def _is_older(self, age: timedelta) -> bool:
         return self._read_at is None or self._clock() - self._read_at > age

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from isa_common import AlreadyExists, Result, Sql, Statement
+from isa_common import AlreadyExists, Result, Sql, Statement, Unavailable
 from services.users.domain.keys import Algorithm
 from services.users.repository.keys import COLUMNS, REFRESH, Keyring
 
@@ -140,6 +140,22 @@ async def test_two_replicas_that_make_a_key_at_once_make_one(table: FakeTable, c
     key, _ = await late.signer()
 
     assert [row["kid"] for row in table.rows] == [key.kid]
+
+
+async def test_while_the_database_is_away_the_known_keys_go_on_for_a_while(table: FakeTable, clock: Clock) -> None:
+    ring = keyring(table, clock)
+    key, _ = await ring.signer()
+
+    async def away(sql: str, *params: object) -> list[dict[str, Any]]:
+        raise Unavailable("Not reached.")
+
+    table.query = away  # type: ignore[method-assign]  # an outage
+    clock.now += timedelta(minutes=9)
+    assert await kids(ring) == [key.kid]
+    assert (await ring.signer())[0] == key
+    clock.now += timedelta(minutes=2)
+    with pytest.raises(Unavailable):
+        await ring.published()
 
 
 async def test_another_algorithm_makes_another_key(table: FakeTable, clock: Clock) -> None:
