@@ -66,8 +66,9 @@ lint: $(VENV)/synced ## ruff, mypy, import contracts, buf
 format: $(VENV)/synced ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-generate: $(VENV)/synced ## Regenerate schemas/gen from the contracts
+generate: $(VENV)/synced ## Regenerate schemas/gen from the contracts, and the page of proven requirements
 	@$(BIN)/python -m schemas.generate $(ARGS)
+	@$(BIN)/python -m tests.requirements $(ARGS)
 
 bench: $(VENV)/synced ## The benchmarks: make bench ARGS=pipeline
 	@$(BIN)/python -m bench $(ARGS)

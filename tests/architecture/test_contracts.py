@@ -40,12 +40,12 @@ def methods() -> list[MethodDescriptor]:
     return found
 
 
-@pytest.mark.ac("phase-v:A1.1")
+@pytest.mark.ac("phase-v:A1.1:1")
 def test_the_eight_topics_are_declared() -> None:
     assert TOPICS.keys() >= PRIMARY, f"schemas/avro/topics.yaml lacks {sorted(PRIMARY - TOPICS.keys())}."
 
 
-@pytest.mark.ac("phase-v:A1.1")
+@pytest.mark.ac("phase-v:A1.1:2", "phase-v:A1.1:3", "phase-v:A1.1:4")
 def test_production_keeps_three_copies_in_three_partitions_for_a_week() -> None:
     environments = yaml.safe_load((ROOT / "schemas/avro/topics.yaml").read_text())["environments"]
 
@@ -56,7 +56,7 @@ def test_production_keeps_three_copies_in_three_partitions_for_a_week() -> None:
     assert production["retention"] == "7d"
 
 
-@pytest.mark.ac("phase-v:B2.2")
+@pytest.mark.ac("phase-v:B2.2:1", "phase-v:B2.2:2")
 def test_one_machine_keeps_one_partition_for_a_day() -> None:
     local = yaml.safe_load((ROOT / "schemas/avro/topics.yaml").read_text())["environments"]["local"]
 
@@ -76,7 +76,7 @@ def test_file_topic_and_class_have_one_name() -> None:
         assert (event.TOPIC, event.__name__) == (topic, name), f"isa.events has {event.__name__} for {topic}."
 
 
-@pytest.mark.ac("phase-v:A1.2")
+@pytest.mark.ac("phase-v:A1.2:1", "phase-v:A1.2:2")
 @pytest.mark.parametrize("topic", EVENTS)
 def test_every_event_carries_the_same_envelope_first(topic: str) -> None:
     names = [field["name"] for field in schema(topic)["fields"]]

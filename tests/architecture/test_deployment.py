@@ -61,7 +61,7 @@ def test_every_app_has_its_configuration_with_scoped_secrets(app_id: str) -> Non
     )
 
 
-@pytest.mark.ac("phase-v:B3.1")
+@pytest.mark.ac("phase-v:B3.1:1", "phase-v:B3.1:2", "phase-v:B3.1:4")
 def test_every_component_is_scoped_to_apps_that_exist() -> None:
     components = [(path, doc) for path, doc in documents("components") if doc["kind"] == "Component"]
 
@@ -88,7 +88,7 @@ def test_inbound_events_are_retried_without_end() -> None:
     )
 
 
-@pytest.mark.ac("phase-v:B1.1")
+@pytest.mark.ac("phase-v:B1.1:1")
 @pytest.mark.parametrize("app_id", dapr_apps())
 def test_every_app_has_its_pod_room_and_sidecar_in_compose(app_id: str) -> None:
     services = compose()
@@ -99,7 +99,7 @@ def test_every_app_has_its_pod_room_and_sidecar_in_compose(app_id: str) -> None:
     assert sidecar.get("network_mode", "").startswith("service:"), f"{app_id}-dapr must share its room's network."
 
 
-@pytest.mark.ac("phase-v:B1.2")
+@pytest.mark.ac("phase-v:B1.2:3", "phase-v:B1.2:4")
 def test_every_lasting_compose_service_is_probed_and_waits_by_health() -> None:
     services = compose()
     once = {name for name, service in services.items() if service.get("restart") == "no"}

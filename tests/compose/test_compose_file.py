@@ -38,7 +38,7 @@ def depends_on(service: str) -> dict[str, str]:
     return {name: condition["condition"] for name, condition in found.items()}
 
 
-@pytest.mark.ac("phase-v:B1.1", "phase-v:B3.2")
+@pytest.mark.ac("phase-v:B1.1:1", "phase-v:B3.2:1", "phase-v:B3.2:2")
 @pytest.mark.parametrize("app", ROOMS.values(), ids=ROOMS)
 def test_every_app_is_a_pod_a_room_and_a_sidecar_with_the_ports_of_dapr_yaml(app: App) -> None:
     pod, room, sidecar = (SERVICES[name] for name in (f"{app.name}-pod", app.name, f"{app.name}-dapr"))
@@ -64,7 +64,7 @@ def test_there_is_no_pod_without_an_app() -> None:
     assert {name.removesuffix("-pod") for name in SERVICES if name.endswith("-pod")} == set(ROOMS)
 
 
-@pytest.mark.ac("phase-v:B3.2")
+@pytest.mark.ac("phase-v:B3.2:2")
 def test_the_sidecar_is_told_what_the_dapr_cli_would_tell_it() -> None:
     script = (CHECKOUT / "compose" / "sidecar.sh").read_text()
     common = yaml.safe_load((CHECKOUT / "dapr.yaml").read_text())["common"]
@@ -83,7 +83,7 @@ def test_the_sidecar_is_told_what_the_dapr_cli_would_tell_it() -> None:
         assert f"--resources-path /{path}" in script
 
 
-@pytest.mark.ac("phase-v:B1.2")
+@pytest.mark.ac("phase-v:B1.2:3")
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_has_a_health_check_that_can_work_or_runs_once(service: str) -> None:
     declared = SERVICES[service]
@@ -102,7 +102,7 @@ def test_every_service_has_a_health_check_that_can_work_or_runs_once(service: st
         assert "tools:/tools:ro" in declared["volumes"]
 
 
-@pytest.mark.ac("phase-v:B1.2")
+@pytest.mark.ac("phase-v:B1.2:4")
 def test_what_a_service_waits_for_is_there_and_can_be_waited_for() -> None:
     for service in SERVICES:
         for other, condition in depends_on(service).items():
@@ -112,7 +112,7 @@ def test_what_a_service_waits_for_is_there_and_can_be_waited_for() -> None:
             assert not profiles or profiles == SERVICES[service].get("profiles"), f"{service} waits for {other}"
 
 
-@pytest.mark.ac("phase-v:B1.2")
+@pytest.mark.ac("phase-v:B1.2:4")
 def test_the_order_of_the_start_is_engines_then_set_up_then_rooms() -> None:
     assert {"secrets", "postgres"} <= depends_on("databases").keys()
     assert "databases" in depends_on("migrations").keys() & depends_on("registry").keys()
@@ -121,7 +121,7 @@ def test_the_order_of_the_start_is_engines_then_set_up_then_rooms() -> None:
         assert {"secrets", "migrations", "topics", "scheduler"} <= depends_on(f"{room}-pod").keys()
 
 
-@pytest.mark.ac("phase-v:B1.4")
+@pytest.mark.ac("phase-v:B1.4:1")
 def test_no_secret_is_in_the_file_and_every_variable_is_explained() -> None:
     text = COMPOSE.read_text()
     example = (CHECKOUT / ".env.example").read_text()
@@ -179,7 +179,7 @@ def test_loki_has_the_settings_that_the_native_runtime_gives_it() -> None:
     assert own == expected
 
 
-@pytest.mark.ac("phase-v:B1.3")
+@pytest.mark.ac("phase-v:B1.3:1", "phase-v:B1.3:2", "phase-v:B1.3:3")
 def test_data_is_in_named_volumes_and_mounted_files_exist() -> None:
     declared = set(DOCUMENT["volumes"])
     used = set()
@@ -198,7 +198,7 @@ def test_data_is_in_named_volumes_and_mounted_files_exist() -> None:
         assert SERVICES[room]["volumes"] == [f"{room}-state:/var/lib/isa"], "the audit spool outlives its container"
 
 
-@pytest.mark.ac("phase-v:B1.2")
+@pytest.mark.ac("phase-v:B1.2:2")
 def test_ports_are_published_on_loopback_only_and_never_twice() -> None:
     published = [default_of(port) for of in SERVICES.values() for port in of.get("ports", [])]
 
@@ -217,7 +217,7 @@ def test_our_containers_are_unprivileged() -> None:
             assert of.get("user", "") not in ("root", "0", "0:0"), service
 
 
-@pytest.mark.ac("phase-v:B1.4")
+@pytest.mark.ac("phase-v:B1.4:4")
 def test_topics_are_those_of_the_manifest() -> None:
     assert SERVICES["topics"]["command"] == ["isa", "topics", "apply"]
     primary = [name for name in manifest("local") if name.startswith(("task.", "user.", "notification.", "reminder."))]
@@ -236,7 +236,7 @@ def test_prometheus_scrapes_every_room_and_sidecar() -> None:
     assert jobs["sidecars"] == {f"{app.name}:{app.values['metricsPort']}" for app in ROOMS.values()}
 
 
-@pytest.mark.ac("phase-v:B1.1")
+@pytest.mark.ac("phase-v:B1.1:2")
 def test_observability_and_logs_are_profiles() -> None:
     profiles = {name: of["profiles"] for name, of in SERVICES.items() if "profiles" in of}
 

@@ -96,7 +96,7 @@ async def wire(stack: Stack) -> AsyncIterator[Wire]:
     await wire.close()
 
 
-@pytest.mark.ac("phase-v:A1.1", "phase-v:A1.4")
+@pytest.mark.ac("phase-v:A1.3:1", "phase-v:A:1", "phase-v:A1.4:1")
 async def test_what_is_done_to_tasks_shows_in_the_figures(org: Organisation) -> None:
     late = datetime.now(UTC) - timedelta(days=1)
     tasks = [await do(org, "POST", "/v1/tasks", json={"title": f"Task {n}"}) for n in range(4)]
@@ -181,7 +181,7 @@ async def test_who_shows_no_token_learns_nothing(http: dict[str, str]) -> None:
             assert (await client.get(f"/v1/analytics/{path}")).status_code == 401
 
 
-@pytest.mark.ac("phase-v:A1.3", "phase-v:A1.4")
+@pytest.mark.ac("phase-v:A1.3:3", "phase-v:A2.2:4")
 async def test_a_record_that_comes_again_counts_once(org: Organisation, wire: Wire) -> None:
     task = await do(org, "POST", "/v1/tasks", json={"title": "Once"})
     await until(org, lambda found: found["topics"]["task.created"] == 1)
@@ -223,7 +223,7 @@ async def test_events_that_overtake_each_other_end_in_the_right_figures(org: Org
     assert figures["tasks"]["median_lead_seconds"] == pytest.approx(7200, abs=60)
 
 
-@pytest.mark.ac("phase-v:A1.4")
+@pytest.mark.ac("phase-v:A1.4:3")
 async def test_what_cannot_be_read_is_put_aside_and_its_neighbours_count(org: Organisation, wire: Wire) -> None:
     task = f"task-{uuid.uuid4().hex[:20]}"
     marker = uuid.uuid4().hex
@@ -238,7 +238,7 @@ async def test_what_cannot_be_read_is_put_aside_and_its_neighbours_count(org: Or
     assert dict(headers)["isa-dlq-reason"]
 
 
-@pytest.mark.ac("phase-v:A3.1")
+@pytest.mark.ac("phase-v:A3.1:1", "phase-v:A3.1:5")
 async def test_business_metrics_are_there_for_prometheus(http: dict[str, str], org: Organisation) -> None:
     async def counted() -> float:
         async with httpx.AsyncClient(base_url=http["analytics"]) as client:

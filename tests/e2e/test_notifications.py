@@ -155,7 +155,7 @@ async def test_who_is_given_a_task_gets_a_mail_with_its_title(stack: Stack, olga
     assert "Hello Mark Member," in words(mail)
 
 
-@pytest.mark.ac("phase-v:A2.4")
+@pytest.mark.ac("phase-v:A2.4:1")
 async def test_a_reminder_comes_in_the_inbox_and_by_mail(stack: Stack, mark: Member) -> None:
     task = await new_task(mark, "Call the dentist")
     at = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
@@ -167,7 +167,7 @@ async def test_a_reminder_comes_in_the_inbox_and_by_mail(stack: Stack, mark: Mem
     assert letter(stack, notice)["Subject"] == "Reminder: Call the dentist"
 
 
-@pytest.mark.ac("phase-v:A2.1")
+@pytest.mark.ac("phase-v:A2.1:1")
 async def test_who_wants_no_mail_gets_none(mark: Member) -> None:
     await mark.do("users", "PATCH", "/v1/me/preferences", json={"notifications.mail": False})
     task = await new_task(mark)
@@ -179,7 +179,7 @@ async def test_who_wants_no_mail_gets_none(mark: Member) -> None:
     assert notice["mail"] == "skipped"
 
 
-@pytest.mark.ac("phase-v:A2.4")
+@pytest.mark.ac("phase-v:A2.4:2")
 async def test_the_digest_comes_once_a_day_unless_forced(stack: Stack, olga: Member, mark: Member) -> None:
     soon = (datetime.now(UTC) + timedelta(hours=3)).isoformat()
     task = await new_task(olga, "Pay the rent", due_at=soon, assignee=mark.id)
@@ -207,7 +207,7 @@ async def test_a_member_cannot_send_the_digest_of_everybody(mark: Member) -> Non
     assert answer.json()["code"] == "PERMISSION_DENIED"
 
 
-@pytest.mark.ac("phase-v:A2.4")
+@pytest.mark.ac("phase-v:A2.4:2")
 async def test_the_digest_is_a_cron_job_of_the_scheduler(stack: Stack) -> None:
     environment = dict(line.split("=", 1) for line in stack.isa("env", "notifications").stdout.split() if "=" in line)
     sidecar = Sidecar(

@@ -403,7 +403,7 @@ async def test_a_cursor_keeps_to_its_list(tasks: httpx.AsyncClient) -> None:
     problem(answer, 400, field="cursor", says="another list")
 
 
-@pytest.mark.ac("phase-v:A2.4")
+@pytest.mark.ac("phase-v:A2.4:1", "phase-v:A2.4:4")
 async def test_a_reminder_fires_once_at_its_time(
     tasks: httpx.AsyncClient, database: psycopg.AsyncConnection[Any]
 ) -> None:
@@ -425,7 +425,7 @@ async def test_a_reminder_fires_once_at_its_time(
     assert await events_of(database, reminder["id"]) == {"reminder.triggered": 1}
 
 
-@pytest.mark.ac("phase-v:A2.4")
+@pytest.mark.ac("phase-v:A2.4:1")
 async def test_a_reminder_whose_job_was_lost_is_fired_by_the_sweep(
     stack: Stack, tasks: httpx.AsyncClient, database: psycopg.AsyncConnection[Any]
 ) -> None:

@@ -575,7 +575,7 @@ async def token_in_letter(folder: Path, address: str, kind: str) -> str:
     pytest.fail(f"no letter to {address}")
 
 
-@pytest.mark.ac("phase-v:A2.1")
+@pytest.mark.ac("phase-v:A2.1:1")
 async def test_preferences_have_an_etag_and_a_stale_one_changes_nothing(world: World) -> None:
     ada = await world.owner()
     empty = await ada("GET", "/v1/me/preferences")
@@ -592,7 +592,7 @@ async def test_preferences_have_an_etag_and_a_stale_one_changes_nothing(world: W
     assert (await ada("GET", "/v1/me/preferences")).json() == {"theme": "dark", "hour": 8}
 
 
-@pytest.mark.ac("phase-v:A2.1")
+@pytest.mark.ac("phase-v:A2.1:2", "phase-v:A2.1:4")
 async def test_preferences_change_together_or_not_at_all(world: World) -> None:
     ada = await world.owner()
     await ada("PUT", "/v1/me/preferences", json={"a": 1, "b": 2, "c": 3})
@@ -621,7 +621,7 @@ async def test_writers_of_preferences_at_once_lose_nothing(world: World) -> None
     assert (await ada("GET", "/v1/me/preferences")).json() == written
 
 
-@pytest.mark.ac("phase-v:A2.1")
+@pytest.mark.ac("phase-v:A2.1:3")
 async def test_preferences_are_encrypted_where_they_lie_and_forgotten_with_their_user(
     world: World, stack: Stack
 ) -> None:

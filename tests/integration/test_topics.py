@@ -69,7 +69,7 @@ def partitions_of(brokers: str, topic: str, number: int) -> dict[str, int]:
     return found
 
 
-@pytest.mark.ac("phase-v:A1.1", "phase-v:B2.2")
+@pytest.mark.ac("phase-v:A1.1:1", "phase-v:A1.2:1", "phase-v:B2.2:1", "phase-v:B2.2:3", "phase-v:B2.2:4")
 def test_the_started_set_has_every_topic_and_schema(cluster: topics.Cluster) -> None:
     found = cluster.topics()
 
@@ -81,7 +81,7 @@ def test_the_started_set_has_every_topic_and_schema(cluster: topics.Cluster) -> 
     assert {registry.compatibility(topic) for topic in EVENTS} == {"BACKWARD_TRANSITIVE"}
 
 
-@pytest.mark.ac("phase-v:B2.2")
+@pytest.mark.ac("phase-v:B2.1:2", "phase-v:B2.2:2")
 def test_apply_makes_good_what_was_changed_by_hand_and_then_finds_nothing(
     stack: Stack, cluster: topics.Cluster
 ) -> None:
@@ -117,7 +117,7 @@ def test_partitions_are_added_and_never_taken_away(cluster: topics.Cluster, wide
     assert refused.apply is None
 
 
-@pytest.mark.ac("phase-v:B2.3")
+@pytest.mark.ac("phase-v:B2.3:1")
 def test_our_producer_puts_a_key_where_the_sidecar_puts_it(stack: Stack, wide: str) -> None:
     brokers = topics.addresses()[0]
     keys = [f"task-{number:03d}" for number in range(24)]
@@ -161,7 +161,7 @@ def event_line(org: str, **changes: object) -> dict[str, Any]:
     return {"aggregate_id": f"task-{uuid.uuid4().hex}", "org_id": org, "user_id": "user-test", **changes}
 
 
-@pytest.mark.ac("phase-v:B2.3")
+@pytest.mark.ac("phase-v:B2.3:1", "phase-v:B2.3:3", "platform:R1.6")
 def test_a_produced_event_is_read_back_as_it_was(stack: Stack, tmp_path: Path) -> None:
     wanted = event_line("org-topicstest", due_at="2026-03-01T12:00:00+00:00", priority="B")
     file = tmp_path / "events.jsonl"
@@ -190,7 +190,7 @@ def test_an_event_that_is_none_is_refused_before_anything_is_sent(line: dict[str
         list(events.events_in("task.created", [json.dumps(line)]))
 
 
-@pytest.mark.ac("phase-v:A1.4")
+@pytest.mark.ac("phase-v:A1.4:3", "platform:R1.4")
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
@@ -238,7 +238,7 @@ def lag_of(group: str, topic: str) -> int:
     return int(rows[0]["lag"]) if rows else -1
 
 
-@pytest.mark.ac("phase-v:B2.3")
+@pytest.mark.ac("phase-v:B2.3:2")
 def test_the_overview_counts_records_and_dead_letters(stack: Stack) -> None:
     rows = [json.loads(line) for line in stack.isa("topics", "--json").stdout.splitlines()]
 

@@ -81,7 +81,7 @@ async def until(is_true: Callable[[], bool], *, tick: Callable[[], Awaitable[Non
     raise AssertionError("It did not happen within five seconds.")
 
 
-@pytest.mark.ac("phase-v:C3.1")
+@pytest.mark.ac("phase-v:SEC4:1")
 async def test_records_are_published_in_order_and_grouped_by_organisation(
     make_spool: Callable[..., AuditSpool], published: Published, tmp_path: Path
 ) -> None:
@@ -216,9 +216,7 @@ async def test_a_torn_last_line_is_skipped(
 ) -> None:
     left = tmp_path / "00000000000000000001-1"
     left.mkdir()
-    (left / "0000000001.jsonl").write_bytes(
-        encode("org-a", entry(1)) + encode("org-a", entry(2))[:-20] + b"\0" * 100
-    )
+    (left / "0000000001.jsonl").write_bytes(encode("org-a", entry(1)) + encode("org-a", entry(2))[:-20] + b"\0" * 100)
 
     spool = make_spool()
     await spool.start()
@@ -244,9 +242,7 @@ async def test_a_living_neighbour_keeps_its_records(
     await second.stop()
 
 
-async def test_segments_are_deleted_once_acknowledged(
-    make_spool: Callable[..., AuditSpool], tmp_path: Path
-) -> None:
+async def test_segments_are_deleted_once_acknowledged(make_spool: Callable[..., AuditSpool], tmp_path: Path) -> None:
     spool = make_spool(segment_bytes=4 * RECORD_CAP)
     await spool.start()
 
@@ -294,7 +290,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.ac("phase-v:C3.1")
+@pytest.mark.ac("phase-v:SEC4:1")
 async def test_no_answered_call_loses_its_record_to_sigkill(
     make_spool: Callable[..., AuditSpool], published: Published, tmp_path: Path
 ) -> None:

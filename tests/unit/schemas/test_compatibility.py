@@ -113,7 +113,7 @@ def change(path: Path, **added: object) -> None:
     path.write_text(json.dumps(schema))
 
 
-@pytest.mark.ac("isa-cloud-prd:E3-US1:AC-1.2")
+@pytest.mark.ac("phase-v:A1.2:3", "platform:R1.5")
 def test_the_committed_contracts_pass() -> None:
     assert [*avro_faults(), *proto_faults()] == []
 

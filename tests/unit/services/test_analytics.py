@@ -104,7 +104,7 @@ def completed(number: int) -> TaskCompleted:
     )
 
 
-@pytest.mark.ac("phase-v:A1.4")
+@pytest.mark.ac("phase-v:A1.4:1")
 def test_it_listens_to_the_eight_primary_topics() -> None:
     handlers, *_ = room()
 
@@ -145,7 +145,7 @@ async def test_events_that_are_no_tasks_touch_no_task() -> None:
     assert "INSERT INTO daily" in statement.sql
 
 
-@pytest.mark.ac("phase-v:A3.1")
+@pytest.mark.ac("phase-v:A3.1:5")
 async def test_business_metrics_count_each_event_once() -> None:
     handlers, _, _, counters = room()
 

@@ -42,9 +42,7 @@ def head_of(records: Sequence[Record]) -> Head:
     return Head(seq=records[-1].seq, hash=records[-1].hash)
 
 
-def checked(
-    records: Sequence[Record], head: Head | None, *, anchors: dict[int, str] | None = None
-) -> Verdict:
+def checked(records: Sequence[Record], head: Head | None, *, anchors: dict[int, str] | None = None) -> Verdict:
     """Return the verdict on records as they are stored."""
     check = Check("org-a", anchors=anchors)
     for record in records:
@@ -52,7 +50,7 @@ def checked(
     return check.verdict(head)
 
 
-@pytest.mark.ac("phase-v:C3.1")
+@pytest.mark.ac("phase-v:SEC4:1")
 def test_an_untouched_chain_is_intact() -> None:
     records = chain(10)
 
@@ -105,9 +103,7 @@ def test_a_changed_record_is_named(change: dict[str, object]) -> None:
 def test_a_changed_record_with_a_hash_to_match_breaks_the_next_link() -> None:
     records = chain(5)
     head = head_of(records)
-    forged = chained(
-        "org-a", Head(seq=2, hash=records[1].hash), [replace(records[2].fact, user_id="user-mallory")]
-    )
+    forged = chained("org-a", Head(seq=2, hash=records[1].hash), [replace(records[2].fact, user_id="user-mallory")])
     records[2] = forged[0]
 
     broken = checked(records, head).broken
@@ -190,9 +186,7 @@ def test_a_record_slipped_in_after_the_end_is_named() -> None:
     assert (broken.seq, broken.reason) == (4, "added: the chain has 3 records")
 
 
-@given(
-    st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none(), max_size=5), st.text()
-)
+@given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none(), max_size=5), st.text())
 def test_the_canonical_form_survives_a_round_through_json(detail: dict[str, object], user: str) -> None:
     item = replace(fact(1), detail=detail, user_id=user)
 
@@ -248,7 +242,7 @@ def recorded(*numbers: int, event_id: str = "event-1") -> AuditRecorded:
     )
 
 
-@pytest.mark.ac("phase-v:C3.1")
+@pytest.mark.ac("phase-v:A1.4:1")
 def test_an_event_is_a_fact_about_its_aggregate() -> None:
     found = event_fact(created(1, causation_id="event-0"))
 
@@ -272,12 +266,8 @@ def test_a_call_that_comes_in_two_batches_is_one_fact() -> None:
 
 
 def test_markers_of_a_starting_replica_are_no_facts() -> None:
-    marker = ControlChanged(
-        event_id="m", occurred_at=NOON, aggregate_id="marker-1", kind="marker", state="active"
-    )
-    suspended = ControlChanged(
-        event_id="s", occurred_at=NOON, aggregate_id="user-bob", kind="user", state="suspended"
-    )
+    marker = ControlChanged(event_id="m", occurred_at=NOON, aggregate_id="marker-1", kind="marker", state="active")
+    suspended = ControlChanged(event_id="s", occurred_at=NOON, aggregate_id="user-bob", kind="user", state="suspended")
 
     assert [item.record_id for item in facts([marker, suspended])] == ["s"]
 

@@ -394,7 +394,7 @@ def reminder(user: str = "user-alice") -> Delivery:
 # Who is told
 
 
-@pytest.mark.ac("phase-v:A1.4")
+@pytest.mark.ac("phase-v:A1.4:1")
 def test_it_listens_to_what_concerns_people(room: Room) -> None:
     topics = {topic for door, _ in doors_of(room.handlers) if isinstance(door, Subscription) for topic in door.topics}
 
@@ -646,7 +646,7 @@ async def test_the_digest_does_not_wait_for_users(room: Room) -> None:
     assert room.sent("email") == []
 
 
-@pytest.mark.ac("phase-v:A2.4")
+@pytest.mark.ac("phase-v:A2.4:2")
 async def test_the_daily_job_runs_what_is_missing_from_its_time_on(room: Room) -> None:
     room.store.missing_orgs = ["org-a", "org-b"]
     room.now = NOON.replace(hour=6, minute=59)
@@ -668,7 +668,7 @@ async def test_the_sweep_catches_up_with_a_digest_that_was_missed(room: Room) ->
     assert room.store.missing_orgs == []
 
 
-@pytest.mark.ac("phase-v:A2.4")
+@pytest.mark.ac("phase-v:A2.4:2")
 async def test_the_digest_is_scheduled_at_start_and_a_missing_scheduler_is_no_end(room: Room) -> None:
     await room.handlers.start()
     scheduled = dict(room.scheduled)

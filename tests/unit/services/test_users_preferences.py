@@ -65,7 +65,7 @@ async def test_a_document_is_a_key_a_name(preferences: Preferences, state: FakeS
     }
 
 
-@pytest.mark.ac("phase-v:A2.1")
+@pytest.mark.ac("phase-v:A2.1:1")
 async def test_a_write_over_a_stale_document_changes_nothing(preferences: Preferences) -> None:
     first = await preferences.read(ALICE)
     await preferences.write(ALICE, first, {"theme": "dark"})
