@@ -147,12 +147,13 @@ async def run(*, events: int, rounds: int, outbox_events: int) -> None:
         batch = Row("FastStream, batch=True", "the same, up to 100 messages a transaction")
         outbox = Row("Dapr's outbox", f"state.postgresql, CloudEvents JSON, no key; {outbox_events} events")
         for number in range(rounds):
-            console.print(f"round {number + 1} of {rounds}", style="dim")
             await ours(stand, own, token, org, events)
             for row, role in ((single, "consumer"), (batch, "consumer-batch")):
                 async with faststream(stand, role) as pids:
                     await warm(stand, COUNT_PEER, f"http://127.0.0.1:{stand.layout.port(8895)}")
                     await peer(stand, row, pids, events)
+            rates = ", ".join(f"{row.name} {row.rates[-1]:.0f}/s" for row in (own, single, batch))
+            console.print(f"round {number + 1} of {rounds}: {rates}", style="dim")
         rate, costs = await dapr_outbox.measure(stand, outbox_events)
         outbox.rates, outbox.costs = [rate], costs
         rows = [own, single, batch, outbox]

@@ -19,7 +19,7 @@ from runtime.layout import CHECKOUT, Layout, layout_from_environment
 from runtime.processes import load_apps
 from runtime.start import runtime_as_it_is
 
-PORT_BASE = int(os.environ.get("ISA_BENCH_PORT_BASE", "30000"))
+PORT_BASE = int(os.environ.get("ISA_BENCH_PORT_BASE", "21300"))
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stand:
 
     @classmethod
     def ours(cls) -> Stand:
-        """The bench's own set: `.isa/bench`, ports from 30000."""
+        """The bench's own set: `.isa/bench`, ports from 21300, below those that the kernel hands out."""
         cache = layout_from_environment().cache
         return cls(Layout(home=CHECKOUT / ".isa" / "bench", cache=cache, port_base=PORT_BASE))
 

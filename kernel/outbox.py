@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
@@ -17,22 +16,21 @@ from isa_common import IsaError, Sql, Statement
 from kernel import telemetry
 from kernel.events import Record
 
-LANES = 4
-"""Records of one key go through one lane, in order; lanes publish side by side."""
 BATCH = 200
 BATCH_BYTES = 4 << 20
 """A batch ends with the record that takes it over this: far below what the sidecar takes in a message."""
 LEASE = timedelta(seconds=15)
 SWEEP_EVERY = 2.0
+MARK_EVERY = 0.1
 MEASURE_EVERY = 10.0
 KEEP = timedelta(days=1)
 """How long a published row stays, as evidence."""
 
 INSERT = """
-INSERT INTO outbox (event_id, topic, key, payload, headers, lane, leased_until, lease)
-SELECT event_id, topic, key, payload, headers, lane, now() + make_interval(secs => $7), $8
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[], $6::int4[])
-     AS row (event_id, topic, key, payload, headers, lane)
+INSERT INTO outbox (event_id, topic, key, payload, headers, leased_until, lease)
+SELECT event_id, topic, key, payload, headers, now() + make_interval(secs => $6), $7
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[])
+     AS row (event_id, topic, key, payload, headers)
 """
 CLAIM = """
 UPDATE outbox SET leased_until = now() + make_interval(secs => $2), lease = $1
@@ -59,11 +57,6 @@ DELETE FROM outbox WHERE event_id IN (
 Publish = Callable[[str, Sequence[Record]], Awaitable[set[str]]]
 
 
-def lane_of(key: str) -> int:
-    """Return the lane of a key."""
-    return zlib.crc32(key.encode()) % LANES
-
-
 class Outbox:
     """The outbox of one room and its relay. `sql` is the room's system login."""
 
@@ -71,7 +64,11 @@ class Outbox:
         self._sql = sql
         self._publish = publish
         self._lease = uuid.uuid4().hex
-        self._lanes = [asyncio.Queue[Record]() for _ in range(LANES)]
+        self._waiting = asyncio.Queue[Record]()
+        self._published: list[str] = []
+        """Ids that the broker has and the table does not say so yet."""
+        self._held: set[str] = set()
+        """Ids of everything in hand, so that the sweep does not take it a second time."""
         self._tasks: list[asyncio.Task[None]] = []
         self._is_stopping = False
         self._has_failed = False
@@ -86,7 +83,6 @@ class Outbox:
             [record.key for record in records],
             [record.payload for record in records],
             [record.headers for record in records],
-            [lane_of(record.key) for record in records],
             LEASE.total_seconds(),
             self._lease,
             expect_rows=len(records),
@@ -95,21 +91,24 @@ class Outbox:
     def wake(self, records: Sequence[Record]) -> None:
         """Publish what has just been committed."""
         for record in records:
-            self._lanes[lane_of(record.key)].put_nowait(record)
+            if record.event_id not in self._held:
+                self._held.add(record.event_id)
+                self._waiting.put_nowait(record)
 
     async def start(self) -> None:
-        """Start the lanes, the sweep and the measuring."""
-        self._tasks = [asyncio.create_task(self._relay(lane)) for lane in self._lanes]
-        self._tasks += [asyncio.create_task(self._sweep()), asyncio.create_task(self._measure())]
+        """Start the relay, the marking, the sweep and the measuring."""
+        loops = (self._relay, self._mark, self._sweep, self._measure)
+        self._tasks = [asyncio.create_task(loop()) for loop in loops]
 
     async def stop(self, *, at_most: float = 10.0) -> None:
         """Publish what is in hand, and stop; what stays is swept by the next process."""
         self._is_stopping = True
         try:
             async with asyncio.timeout(at_most):
-                await asyncio.gather(*(lane.join() for lane in self._lanes))
+                await self._waiting.join()
+                await self._mark_published()
         except TimeoutError:
-            telemetry.log.warning("outbox.left", records=sum(lane.qsize() for lane in self._lanes))
+            telemetry.log.warning("outbox.left", records=self._waiting.qsize())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,12 +120,13 @@ class Outbox:
             deleted += done
         return deleted
 
-    async def _relay(self, lane: asyncio.Queue[Record]) -> None:
+    async def _relay(self) -> None:
+        """Publish what waits, what has gathered meanwhile together; one batch after another, so a key keeps its order."""
         while True:
-            batch = [await lane.get()]
+            batch = [await self._waiting.get()]
             size = len(batch[0].payload)
-            while len(batch) < BATCH and size < BATCH_BYTES and not lane.empty():
-                batch.append(lane.get_nowait())
+            while len(batch) < BATCH and size < BATCH_BYTES and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
                 size += len(batch[-1].payload)
             by_topic: dict[str, list[Record]] = {}
             for record in batch:
@@ -135,14 +135,13 @@ class Outbox:
                 await asyncio.gather(*(self._deliver(topic, records) for topic, records in by_topic.items()))
             finally:
                 for _ in batch:
-                    lane.task_done()
+                    self._waiting.task_done()
 
     async def _deliver(self, topic: str, records: Sequence[Record]) -> None:
         """Publish a topic's records; one topic's trouble is not another's."""
         try:
             failed = await self._publish(topic, records)
-            if done := [record.event_id for record in records if record.event_id not in failed]:
-                await self._sql.execute(MARK, done)
+            self._published += [record.event_id for record in records if record.event_id not in failed]
         except IsaError as error:
             telemetry.log.warning("outbox.waiting", topic=topic, records=len(records), reason=error.message)
             await self._give_back(records)
@@ -153,22 +152,41 @@ class Outbox:
             if failed:
                 await self._give_back([record for record in records if record.event_id in failed])
 
+    async def _mark(self) -> None:
+        """Say in the table what was published, a few times a second; what a crash leaves unmarked is published again."""
+        while True:
+            await asyncio.sleep(MARK_EVERY)
+            await self._mark_published()
+
+    async def _mark_published(self) -> None:
+        done, self._published = self._published, []
+        if not done:
+            return
+        try:
+            await self._sql.execute(MARK, done)
+        except Exception as error:
+            telemetry.log.warning("outbox.unmarked", records=len(done), reason=str(error))
+            self._published += done
+        else:
+            self._held.difference_update(done)
+
     async def _give_back(self, records: Sequence[Record]) -> None:
         """Let the sweep have them; when not even that works, the lease ends by itself."""
         self._has_failed = True
+        ids = [record.event_id for record in records]
+        self._held.difference_update(ids)
         try:
-            await self._sql.execute(YIELD, [record.event_id for record in records], self._lease)
+            await self._sql.execute(YIELD, ids, self._lease)
         except Exception as error:
             telemetry.log.warning("outbox.lease_kept", records=len(records), reason=str(error))
 
     async def _sweep(self) -> None:
         while not self._is_stopping:
             try:
-                await asyncio.gather(*(lane.join() for lane in self._lanes))
                 if self._has_failed:
                     self._has_failed = False
                     await asyncio.sleep(SWEEP_EVERY)
-                found = await self._sql.execute(CLAIM, self._lease, LEASE.total_seconds(), LANES * BATCH)
+                found = await self._sql.execute(CLAIM, self._lease, LEASE.total_seconds(), BATCH)
                 rows = sorted(found.rows, key=lambda row: row["position"])
                 self.wake(
                     [

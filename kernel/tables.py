@@ -19,7 +19,6 @@ def create(room: str) -> list[str]:
             key text NOT NULL,
             payload bytea NOT NULL,
             headers jsonb NOT NULL,
-            lane integer NOT NULL,
             position bigint GENERATED ALWAYS AS IDENTITY,
             created_at timestamptz NOT NULL DEFAULT now(),
             leased_until timestamptz NOT NULL,

@@ -23,7 +23,7 @@ from runtime.start import runtime_as_it_is
 
 APP = "bench-outbox"
 TOPIC = "bench.task.created"
-INTERNAL = f"{APP}{TOPIC}outbox"
+INTERNAL = f"default{APP}{TOPIC}outbox"
 """Where Dapr's outbox keeps what it has to publish; the name is Dapr's."""
 
 

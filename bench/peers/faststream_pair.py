@@ -24,7 +24,6 @@ from isa.events import TaskCreated
 from kernel.avro import Codec, Registry
 from kernel.caller import Caller
 from kernel.events import stamp, to_record
-from kernel.outbox import LANES
 
 TOPIC = os.environ.get("BENCH_TOPIC", "task.created")
 ORG = "org-bench"
@@ -57,7 +56,7 @@ class Task(BaseModel):
 def broker() -> KafkaBroker:
     """The broker with the guarantees that ours has: all acknowledgements, the key's partition."""
     brokers = os.environ["KAFKA_BROKERS"]
-    return KafkaBroker(brokers, acks="all", allow_auto_create_topics=False, partitioner="fnv1a_random", log_level=40)
+    return KafkaBroker(brokers, acks="all", allow_auto_create_topics=False, partitioner="fnv1a_random", logger=None)
 
 
 async def publisher() -> None:
@@ -66,7 +65,7 @@ async def publisher() -> None:
     codec = Codec(Registry(os.environ["REGISTRY_URL"]))
     kafka = broker()
     await kafka.start()
-    lanes = [asyncio.Queue[tuple[str, str, bytes, dict[str, str]]]() for _ in range(LANES)]
+    lanes = [asyncio.Queue[tuple[str, str, bytes, dict[str, str]]]() for _ in range(4)]
     app = FastAPI()
 
     @app.post("/v1/tasks", status_code=201)
@@ -83,7 +82,7 @@ async def publisher() -> None:
                 "INSERT INTO outbox (event_id, topic, key, payload, headers) VALUES ($1, $2, $3, $4, $5)",
                 record.event_id, TOPIC, record.key, record.payload, json.dumps(record.headers),
             )  # fmt: skip
-        lanes[hash(task_id) % LANES].put_nowait((record.event_id, record.key, record.payload, record.headers))
+        lanes[hash(task_id) % 4].put_nowait((record.event_id, record.key, record.payload, record.headers))
         return {"id": task_id, "title": task.title, "status": "open"}
 
     async def relay(lane: asyncio.Queue[tuple[str, str, bytes, dict[str, str]]]) -> None:
@@ -150,7 +149,7 @@ async def consumer(*, is_batch: bool) -> None:
         async def take(message: KafkaMessage) -> None:
             await effect([message.raw_message.value()])
 
-    await FastStream(kafka).run(log_level=40)
+    await FastStream(kafka, logger=None).run()
 
 
 async def prepare() -> None:

@@ -33,7 +33,6 @@ class OutboxRow:
     """A row of the outbox table."""
 
     record: Record
-    lane: int
     position: int
     leased_until: float
     lease: str
@@ -154,17 +153,16 @@ class FakeSql:
         keys: list[str],
         payloads: list[bytes],
         headers: list[dict[str, str]],
-        lanes: list[int],
         lease_seconds: float,
         lease: str,
     ) -> Result:
-        columns = zip(ids, topics, keys, payloads, headers, lanes, strict=True)
-        for event_id, topic, key, payload, header, lane in columns:
+        columns = zip(ids, topics, keys, payloads, headers, strict=True)
+        for event_id, topic, key, payload, header in columns:
             if event_id in database.outbox:
                 raise AlreadyExists("There is such an event.")
             record = Record(event_id=event_id, topic=topic, key=key, payload=payload, headers=header)
             position = len(database.outbox) + 1
-            database.outbox[event_id] = OutboxRow(record, lane, position, database.now + lease_seconds, lease)
+            database.outbox[event_id] = OutboxRow(record, position, database.now + lease_seconds, lease)
         return Result(len(ids))
 
     def _claim(self, database: Database, lease: str, seconds: float, limit: int) -> Result:

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from isa_common import IsaError, Unavailable
 from kernel import outbox as module
 from kernel.events import Record
-from kernel.outbox import LANES, LEASE, Outbox, lane_of
+from kernel.outbox import LEASE, Outbox
 from tests.unit.fakes import Broker, Database, FakeSql
 
 
@@ -42,6 +42,7 @@ async def eventually(is_so: Callable[[], bool], *, within: float = 3.0) -> None:
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SWEEP_EVERY", 0.005)
+    monkeypatch.setattr(module, "MARK_EVERY", 0.001)
     monkeypatch.setattr(module, "MEASURE_EVERY", 0.005)
 
 
@@ -81,9 +82,7 @@ async def test_each_topic_gets_its_own(running: Outbox, sql: FakeSql, broker: Br
     ]
 
 
-async def test_a_key_keeps_its_order_and_its_lane(
-    running: Outbox, sql: FakeSql, broker: Broker, database: Database
-) -> None:
+async def test_a_key_keeps_its_order(running: Outbox, sql: FakeSql, broker: Broker, database: Database) -> None:
     async def slowly() -> None:
         await asyncio.sleep(0.002)
 
@@ -95,12 +94,7 @@ async def test_a_key_keeps_its_order_and_its_lane(
     for key in {item.key for _, item in broker.published}:
         ids = [item.event_id for _, item in broker.published if item.key == key]
         assert ids == sorted(ids)
-    assert all(row.lane == lane_of(row.record.key) for row in database.outbox.values())
-    assert broker.calls < 60  # lanes publish together what has gathered meanwhile
-
-
-def test_keys_spread_over_the_lanes() -> None:
-    assert {lane_of(f"task-{number}") for number in range(100)} == set(range(LANES))
+    assert broker.calls < 60  # what has gathered meanwhile goes together
 
 
 async def test_nothing_committed_publishes_nothing(running: Outbox, broker: Broker) -> None:
@@ -161,7 +155,7 @@ async def test_an_outage_is_no_busy_loop(
     await commit(running, sql, *(record(number) for number in range(8)))
     await asyncio.sleep(0.2)
 
-    assert 2 <= broker.calls <= LANES * 5
+    assert 2 <= broker.calls <= 5
 
 
 async def test_large_records_go_in_small_batches(
@@ -218,7 +212,7 @@ async def test_a_lease_is_given_back_by_its_owner_alone(sql: FakeSql, database: 
     assert database.outbox["event-0001"].leased_until > database.now
 
 
-async def test_without_its_database_the_relay_publishes_again_rather_than_forgets(
+async def test_what_was_published_while_the_database_was_away_is_marked_when_it_is_back(
     running: Outbox, sql: FakeSql, broker: Broker, database: Database
 ) -> None:
     async def lose_database() -> None:
@@ -227,17 +221,16 @@ async def test_without_its_database_the_relay_publishes_again_rather_than_forget
     broker.before = lose_database
     await commit(running, sql, record(1))
     await eventually(lambda: len(broker.published) == 1)
-    await asyncio.sleep(0.02)
-    broker.before, database.is_down = None, None
     assert database.pending() == ["event-0001"]
 
     database.sleep(LEASE.total_seconds() + 0.1)
+    broker.before, database.is_down = None, None
     await eventually(lambda: not database.pending())
 
-    assert broker.ids() == ["event-0001", "event-0001"]
+    assert broker.ids() == ["event-0001"]
 
 
-async def test_no_bug_below_stops_a_lane(running: Outbox, sql: FakeSql, broker: Broker, database: Database) -> None:
+async def test_no_bug_below_stops_the_relay(running: Outbox, sql: FakeSql, broker: Broker, database: Database) -> None:
     class Odd(RuntimeError):
         """Nobody foresaw it."""
 
