@@ -38,7 +38,7 @@ OWNERS = {
     "prometheus_client": ["kernel/"],
     "psycopg": ["cli/"],
     "pydantic_settings": ["kernel/settings.py", "services/*/app.py", "services/adapters/*/app.py"],
-    "rich": ["cli/", "runtime/progress.py"],
+    "rich": ["cli/", "runtime/"],
     "sqlalchemy": ["cli/migrate.py"],
     "starlette": ["kernel/", "services/*/handlers"],
     "structlog": ["kernel/audit.py", "kernel/telemetry.py"],
