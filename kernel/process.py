@@ -29,7 +29,7 @@ from kernel.control import Control
 from kernel.dapr.bindings import Bindings
 from kernel.dapr.invoke import Invoke
 from kernel.dapr.jobs import Jobs
-from kernel.dapr.pubsub import PubSub
+from kernel.dapr.pubsub import AUDIT, EVENTS, PubSub, component_of
 from kernel.dapr.secrets import Secrets
 from kernel.dapr.sidecar import Sidecar
 from kernel.dapr.state import State
@@ -265,11 +265,10 @@ class Process:
         self.health.is_started = True
         if is_core:
             self._tasks.append(asyncio.create_task(self._schedule_jobs()))
-        topics = sorted(topic for topic in self._delivery.handlers if topic != "control.changed")
-        if topics:
-            self._tasks.append(
-                asyncio.create_task(lag.watch(self.settings.kafka_brokers, self.settings.app_id, topics))
-            )
+        app_id, brokers = self.settings.app_id, self.settings.kafka_brokers
+        for component, group in ((EVENTS, app_id), (AUDIT, f"{app_id}-audit")):  # as the components say
+            if topics := sorted(topic for topic in self._delivery.handlers if component_of(topic) == component):
+                self._tasks.append(asyncio.create_task(lag.watch(brokers, group, topics)))
         await self._control.read_to_end()
         self.health.is_ready = True
         if self._rpc:
