@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -41,6 +41,8 @@ AT_ONCE = 8
 """Groups of records that are handled side by side."""
 ATTEMPTS_KEPT = 10_000
 DEAD_LETTER = ".dlq"
+LONGEST_ID = 200
+"""Characters; ours have 34 at most, and a database cannot index what is much longer."""
 HANDLE_TIMEOUT = 45.0
 
 
@@ -240,12 +242,20 @@ class Delivery:
 
 
 def _owned(event: Event) -> Event:
-    """Return an event that says well-formedly whose it is; no handler could act for any other."""
+    """Return an event that a handler can act on: it says whose it is, and its ids and texts can be stored."""
     is_platforms = event.TOPIC in COMPONENTS and event.org_id in ("", PLATFORM)
     if not is_platforms and not ORG.fullmatch(event.org_id):
         raise Poison("The event belongs to no organisation.")
     if event.user_id and not USER.fullmatch(event.user_id):
         raise Poison("The event was caused by what is no user.")
+    for name in ("event_id", "aggregate_id"):
+        if not 0 < len(getattr(event, name)) <= LONGEST_ID:
+            raise Poison(f"The event's {name} does not have 1 to {LONGEST_ID} characters.")
+    for each in fields(event):
+        value = getattr(event, each.name)
+        texts = value if isinstance(value, list) else (value,)
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise Poison(f"The event's {each.name} holds a NUL character, which no database keeps.")
     return event
 
 

@@ -146,6 +146,24 @@ async def test_poison_is_quarantined_and_its_neighbours_are_handled(
     assert letter.key == "key-1"
 
 
+@pytest.mark.parametrize(
+    "unstorable",
+    [
+        replace(created(3), event_id="event\0"),
+        replace(created(3), aggregate_id=""),
+        replace(created(3), aggregate_id="task-" + "x" * 9000),
+        replace(created(3), correlation_id="\0"),
+        replace(created(3), priority="\0"),
+    ],
+)
+async def test_an_event_that_no_database_can_keep_blocks_nobody(alone: Post, broker: Broker, unstorable: Event) -> None:
+    statuses = await alone.deliver(created(1), unstorable, created(2))
+
+    assert statuses == ["SUCCESS", "SUCCESS", "SUCCESS"]
+    assert alone.room.seen == ["event-1", "event-2"]
+    assert [topic for topic, _ in broker.published] == ["task.created.dlq"]
+
+
 async def test_a_letter_says_why_by_whom_and_from_where(alone: Post, broker: Broker) -> None:
     await alone.deliver(struct.pack(">bI", 0, 4711) + b"x")
 
