@@ -70,6 +70,7 @@ class Outbox:
         self._held: set[str] = set()
         """Ids of everything in hand, so that the sweep does not take it a second time."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._marking = asyncio.Lock()
         self._is_stopping = False
         self._has_failed = False
         """Records were given back since the last sweep."""
@@ -121,7 +122,7 @@ class Outbox:
         return deleted
 
     async def _relay(self) -> None:
-        """Publish what waits, what has gathered meanwhile together; one batch after another, so a key keeps its order."""
+        """Publish what waits: what has gathered meanwhile goes together, one batch after another, in the order of keys."""
         while True:
             batch = [await self._waiting.get()]
             size = len(batch[0].payload)
@@ -153,22 +154,23 @@ class Outbox:
                 await self._give_back([record for record in records if record.event_id in failed])
 
     async def _mark(self) -> None:
-        """Say in the table what was published, a few times a second; what a crash leaves unmarked is published again."""
+        """Say in the table what was published, a few times a second; what a crash leaves unmarked is sent again."""
         while True:
             await asyncio.sleep(MARK_EVERY)
             await self._mark_published()
 
     async def _mark_published(self) -> None:
-        done, self._published = self._published, []
-        if not done:
-            return
-        try:
-            await self._sql.execute(MARK, done)
-        except Exception as error:
-            telemetry.log.warning("outbox.unmarked", records=len(done), reason=str(error))
-            self._published += done
-        else:
-            self._held.difference_update(done)
+        async with self._marking:  # stopping waits for what is being marked
+            done, self._published = self._published, []
+            if not done:
+                return
+            try:
+                await self._sql.execute(MARK, done)
+            except Exception as error:
+                telemetry.log.warning("outbox.unmarked", records=len(done), reason=str(error))
+                self._published += done
+            else:
+                self._held.difference_update(done)
 
     async def _give_back(self, records: Sequence[Record]) -> None:
         """Let the sweep have them; when not even that works, the lease ends by itself."""

@@ -266,6 +266,26 @@ async def test_stopping_drains_what_is_in_hand(
     assert all(task.done() for task in outbox._tasks)
 
 
+async def test_stopping_while_something_is_being_marked_leaves_nothing_unmarked(
+    outbox: Outbox, sql: FakeSql, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = sql.execute
+
+    async def slowly(statement: str, *params: object) -> object:
+        if statement == module.MARK:
+            await asyncio.sleep(0.02)
+        return await execute(statement, *params)
+
+    monkeypatch.setattr(sql, "execute", slowly)
+    await outbox.start()
+    await commit(outbox, sql, record(1))
+    await asyncio.sleep(0.01)  # published, and the marking is under way
+
+    await outbox.stop()
+
+    assert database.pending() == []
+
+
 async def test_stopping_does_not_wait_for_ever(outbox: Outbox, sql: FakeSql, broker: Broker) -> None:
     async def hang() -> None:
         await asyncio.sleep(60)
