@@ -122,7 +122,7 @@ class Outbox:
         return deleted
 
     async def _relay(self) -> None:
-        """Publish what waits: what has gathered meanwhile goes together, one batch after another, in the order of keys."""
+        """Publish what waits: what has gathered meanwhile goes together, one batch after the other, for order."""
         while True:
             batch = [await self._waiting.get()]
             size = len(batch[0].payload)
