@@ -10,7 +10,7 @@ from pydantic import Field, RootModel
 
 from isa.events import OrgMemberRemoved
 from isa_common import InvalidArgument, PreconditionFailed
-from kernel import Body, Caller, get, on, patch, post, put
+from kernel import Body, Caller, Poison, get, on, org_id, patch, post, put, user_id
 from services.users.domain.preferences import changed, check_document
 from services.users.handlers.desk import RACES, Desk
 from services.users.repository.preferences import Document
@@ -77,7 +77,11 @@ class PreferenceRoutes:
     @on(OrgMemberRemoved)
     async def forget_preferences(self, caller: Caller, event: OrgMemberRemoved) -> None:
         """Delete the preferences of who left."""
-        await self.desk.preferences.forget(self.desk.as_user(event.org_id, event.member_id))
+        try:
+            who = self.desk.as_user(org_id(event.org_id), user_id(event.member_id))
+        except InvalidArgument as error:
+            raise Poison(error.message) from error
+        await self.desk.preferences.forget(who)
 
     async def _change(
         self,

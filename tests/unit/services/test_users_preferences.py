@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isa.events import OrgMemberRemoved
 from isa_common import InvalidArgument, PreconditionFailed
-from kernel import Caller, Put, Remove, Versioned
+from kernel import Caller, Poison, Put, Remove, Versioned
 from kernel.dapr.state import State
 from services.users.domain.preferences import changed, check_document, check_name
+from services.users.handlers.desk import Desk
+from services.users.handlers.preferences import PreferenceRoutes
 from services.users.repository.preferences import Preferences
 
 ALICE = Caller(org="org-a", user="user-alice")
@@ -94,6 +98,15 @@ async def test_who_left_is_forgotten_and_nobody_else(preferences: Preferences, s
     assert (await preferences.read(ALICE)).values == {}
     assert (await preferences.read(bob)).values == {"theme": "dark"}
     assert all(key.startswith("org-a:user-bob:") for key in state.rows)
+
+
+@pytest.mark.parametrize(("org", "user"), [("org-a\0", "user-bob"), ("org-a", "bob"), ("", "user-bob")])
+async def test_an_event_about_nobody_is_quarantined(preferences: Preferences, org: str, user: str) -> None:
+    routes = PreferenceRoutes()
+    routes.desk = cast(Desk, SimpleNamespace(preferences=preferences, as_user=lambda org, user: ALICE))
+
+    with pytest.raises(Poison):
+        await routes.forget_preferences(ALICE, OrgMemberRemoved(aggregate_id="org-a", org_id=org, member_id=user))
 
 
 def test_a_name_in_both_lists_is_a_mistake() -> None:
