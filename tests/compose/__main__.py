@@ -224,6 +224,9 @@ def report_trouble(docker: Docker) -> None:
             if state not in ("healthy", "done", "created", "starting"):
                 say(f"{service} is {state}:")
                 say(docker.compose("logs", "--no-log-prefix", "--tail", "25", service))
+        lines = docker.compose("logs", "--no-color", "--since", "5m").splitlines()
+        for line in [line for line in lines if '"level":"error"' in line][-10:]:
+            say(line[:1500])
     except (ComposeTestError, OSError) as error:
         say(f"And the reason could not be had: {error}")
 

@@ -219,7 +219,7 @@ def test_our_containers_are_unprivileged() -> None:
 
 @pytest.mark.ac("phase-v:B1.4:4")
 def test_topics_are_those_of_the_manifest() -> None:
-    assert SERVICES["topics"]["command"] == ["isa", "topics", "apply"]
+    assert SERVICES["topics"]["command"] == ["sh", "/compose/patiently.sh", "isa", "topics", "apply"]
     primary = [name for name in manifest("local") if name.startswith(("task.", "user.", "notification.", "reminder."))]
     assert len([name for name in primary if not name.endswith(".dlq")]) == 8
 
