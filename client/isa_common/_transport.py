@@ -92,16 +92,15 @@ class Link:
         channel = self._channel
         if channel is not None and channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
             return True
-        started = time.monotonic()
+        until, reconnects = time.monotonic() + within, self.reconnects
         async with self._connecting:
             if self._channel is None or self._channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
                 self._replace()
-            rebuild_after = within * random.uniform(0.4, 0.6)
-            if await self._connected(rebuild_after - (time.monotonic() - started)):
+            if await self._connected(until - within * random.uniform(0.4, 0.6)):
                 return True
-            if self._channel is None or self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            if self.reconnects == reconnects and time.monotonic() < until:  # nobody did it while this call waited
                 self._replace()
-            return await self._connected(within - (time.monotonic() - started))
+            return await self._connected(until)
 
     def reconnect(self) -> None:
         """Replace the channel; calls in flight get a few seconds to end."""
@@ -115,12 +114,14 @@ class Link:
         if self._closing:
             await asyncio.gather(*self._closing, return_exceptions=True)
 
-    async def _connected(self, within: float) -> bool:
+    async def _connected(self, until: float) -> bool:
         channel = self._channel
-        if channel is None or within <= 0:
+        if channel is None:
             return False
+        if channel.get_state() is grpc.ChannelConnectivity.READY:
+            return True
         with suppress(TimeoutError):
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(until - time.monotonic()):
                 while True:
                     state = channel.get_state(try_to_connect=True)
                     if state is grpc.ChannelConnectivity.READY:

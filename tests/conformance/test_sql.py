@@ -27,7 +27,8 @@ from isa_common import (
     Statement,
     Unavailable,
 )
-from tests.conformance.conftest import Engines, person, workload
+from services.adapters.postgres.app import Settings, create_app
+from tests.conformance.conftest import ROOM, Engines, FakeParts, Secrets, person, serving, workload
 
 
 @pytest_asyncio.fixture
@@ -583,6 +584,23 @@ async def test_no_error_names_a_host_or_a_login(tenant: Sql) -> None:
             await tenant.query(sql)
         text = f"{caught.value.message} {caught.value.details}"
         assert "127.0.0.1" not in text and "t_" not in text and "isa_tenants" not in text
+
+
+async def test_a_tenant_that_is_over_its_share_may_read_and_delete_only(
+    engines: Engines, tenant: Sql, table: str
+) -> None:
+    host, _, port = engines.postgres.rpartition(":")
+    settings = Settings(host=host, port=int(port), rooms=frozenset({ROOM}), stored_bytes=1000)
+    await given_rows(tenant, table, 3)
+
+    async with (
+        serving(create_app(settings, FakeParts(Secrets(engines.secrets)))) as address,
+        person(address, "org-conformance") as full,
+    ):
+        with pytest.raises(ResourceExhausted, match="full"):
+            await full.sql.execute(f"INSERT INTO {table} VALUES (9, 'a')")
+        assert len(await full.sql.query(f"SELECT * FROM {table}")) == 3
+        assert (await full.sql.execute(f"DELETE FROM {table}")).affected == 3
 
 
 # Outages

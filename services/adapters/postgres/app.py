@@ -41,6 +41,10 @@ class Settings(RoomSettings):
     """Rows that one Query may stream."""
     streamed_bytes: int = Field(1 << 30, gt=0)
     """Bytes that one Query may stream."""
+    stored_bytes: int = Field(10 << 30, gt=0)
+    """Bytes that an organisation's database may hold."""
+    queue: int = Field(1024, gt=0)
+    """Calls that may wait for a connection of one login."""
 
 
 def create_app(settings: Settings, parts: Parts) -> Adapter:
@@ -85,8 +89,16 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
     async def master_key() -> bytes:
         return (await secret("postgres-tenant-master-key")).encode()
 
-    pools = Pools(connect, each=settings.connections_each, total=settings.connections, idle=settings.idle)
+    pools = Pools(
+        connect,
+        each=settings.connections_each,
+        total=settings.connections,
+        idle=settings.idle,
+        queue=settings.queue,
+    )
     tenants = Tenants(connect_admin, master_key=master_key, server=MAIN)
-    limits = Limits(settings.rows, settings.bytes, settings.streamed_rows, settings.streamed_bytes)
+    limits = Limits(
+        settings.rows, settings.bytes, settings.streamed_rows, settings.streamed_bytes, settings.stored_bytes
+    )
     sql = Sql(pools, tenants, rooms=settings.rooms, server=MAIN, limits=limits)
     return Adapter(service="isa.sql.v1.Sql", implementation=sql, errors=ERRORS)

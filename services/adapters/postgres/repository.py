@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,9 @@ PAGE = 64 * 1024
 LONGEST_PAGE = 12 << 20
 """Bytes of a page of one row; a message may have 16 MiB."""
 SHORTEST_TIMEOUT = 10
+"""Milliseconds."""
+MEASURE_EVERY = 30.0
+"""Seconds between two looks at a database's size."""
 
 _IDENTIFIER = re.compile(r"[a-z0-9-]*")
 
@@ -54,6 +58,8 @@ class Limits:
     bytes: int
     streamed_rows: int
     streamed_bytes: int
+    stored_bytes: int
+    """What an organisation's database may hold."""
 
 
 class Sql:
@@ -65,6 +71,7 @@ class Sql:
         self._rooms = rooms
         self._server = server
         self._limits = limits
+        self._measured: dict[str, tuple[float, int]] = {}
 
     async def query(self, caller: Caller, request: sql_pb2.QueryRequest) -> AsyncIterator[sql_pb2.QueryResponse]:
         """Read rows, page by page."""
@@ -125,6 +132,8 @@ class Sql:
             for index, statement in enumerate(statements)
         ]
         async with self._pools.connection(place) as connection:
+            if not caller.workload and any(_grows(statement.sql) for statement in statements):
+                await self._check_share(connection, place)
             try:
                 return await self._transaction(connection, caller, statements, values, field)
             except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
@@ -132,6 +141,19 @@ class Sql:
                     await connection.execute("ROLLBACK")
                 connection.forget()
                 return await self._transaction(connection, caller, statements, values, field)
+
+    async def _check_share(self, connection: Connection, place: Place) -> None:
+        """Refuse to store more in a database that is full; its size is looked at now and then."""
+        measured, size = self._measured.get(place.database, (float("-inf"), 0))
+        now = time.monotonic()
+        if now - measured > MEASURE_EVERY:
+            size = int(await connection.fetchval("SELECT pg_database_size(current_database())"))
+            self._measured[place.database] = (now, size)
+        if size > self._limits.stored_bytes:
+            raise ResourceExhausted(
+                f"The database is full: it may hold {self._limits.stored_bytes} bytes. Delete something first.",
+                stored_bytes=size,
+            )
 
     async def _transaction(
         self,
@@ -206,6 +228,11 @@ class Sql:
         except asyncpg.PostgresError as error:
             raise failure(error, statement.sql, "statement", 0) from error
         await connection.execute("COMMIT")
+
+
+def _grows(sql: str) -> bool:
+    facts = check(sql)
+    return not (facts.is_read or facts.makes_room)
 
 
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)

@@ -57,6 +57,8 @@ class Facts:
     """What a statement's text says of it."""
 
     is_read: bool
+    makes_room: bool
+    """Only deletes: may be run by a tenant whose share is full."""
     tables: frozenset[str]
 
 
@@ -98,7 +100,7 @@ def check(sql: str) -> Facts:
                 raise PermissionDenied("Only statements that may be run may be explained.", field="sql")
             case "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" | "intoClause":
                 is_read = False
-    return Facts(is_read, frozenset(tables - {""}))
+    return Facts(is_read, kind in ("DeleteStmt", "TruncateStmt", "DropStmt"), frozenset(tables - {""}))
 
 
 def syntax_error(sql: str, message: str, position: int) -> InvalidArgument:

@@ -311,6 +311,16 @@ async def test_health_is_a_look_at_the_channel_and_nothing_more(service: Service
     assert isa.reconnects == 0
 
 
+async def test_callers_who_wait_in_vain_do_not_rebuild_in_turn() -> None:
+    async with Isa("127.0.0.1:1", connect_timeout=timedelta(seconds=0.3)) as isa:
+        began = time.monotonic()
+        ended = await asyncio.gather(*(isa.sql.execute("SELECT 1") for _ in range(50)), return_exceptions=True)
+
+        assert all(isinstance(each, Unavailable) for each in ended)
+        assert isa.reconnects == 1
+        assert time.monotonic() - began < 1
+
+
 async def test_a_look_at_the_health_takes_less_than_a_millisecond(isa: Isa) -> None:
     await isa.sql.execute("SELECT 1")
 
