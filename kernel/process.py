@@ -95,6 +95,7 @@ class Process:
         self._spool = AuditSpool(settings.spool_dir, service=settings.app_id, publish=self._publish_audit)
         self._chain = Chain(service=settings.app_id, spool=self._spool, default_timeout=settings.call_timeout)
         self._token = WorkloadToken(self._issue)
+        self._secret = ""
         self._invoke = Invoke(
             base_url=f"http://{settings.dapr_host}:{settings.dapr_http_port}",
             api_token=settings.dapr_api_token,
@@ -164,13 +165,14 @@ class Process:
         if own := getattr(self._module, "workload_tokens", None):
             token, expires = await own(self.parts)
             return token, expires
-        secret = await self.parts.secrets.get(f"workload-client-{self.settings.app_id}")
-        answer = await self._invoke.post(
-            "users",
-            "/oauth/token",
-            json={"grant_type": "client_credentials", "client_id": self.settings.app_id, "client_secret": secret},
-            anonymous=True,
-        )
+        # Kept while it is taken: each read is audited, and one says as much as one a try while `users` is away.
+        self._secret = self._secret or await self.parts.secrets.get(f"workload-client-{self.settings.app_id}")
+        body = {"grant_type": "client_credentials", "client_id": self.settings.app_id, "client_secret": self._secret}
+        try:
+            answer = await self._invoke.post("users", "/oauth/token", json=body, anonymous=True)
+        except Unauthenticated:
+            self._secret = ""  # it was rotated: read it anew
+            raise
         return answer["access_token"], datetime.now(UTC) + timedelta(seconds=answer["expires_in"])
 
     async def _people_keys(self) -> dict[str, object]:
