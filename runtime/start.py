@@ -73,10 +73,13 @@ class Runtime:
         everything = [*self.set.processes, *self.set.steps]
         wanted = list(names) if alone else self.set.with_needs(list(names) or everything)
         async with self.lock():
-            changed = await self.supervisor.ensure([process.program for process in self.set.processes.values()])
-            wanted += [name for name in changed if name not in wanted]
-            await self.check_ports(wanted)
-            await Start(self, wanted, progress).run()
+            await self._start(wanted, progress)
+
+    async def _start(self, wanted: list[str], progress: Progress) -> None:
+        changed = await self.supervisor.ensure([process.program for process in self.set.processes.values()])
+        wanted += [name for name in changed if name not in wanted]
+        await self.check_ports(wanted)
+        await Start(self, wanted, progress).run()
 
     async def check_ports(self, names: Iterable[str]) -> None:
         """Refuse before anything starts when another program holds one of our ports."""
@@ -139,11 +142,12 @@ class Runtime:
         """Stop one part and start it again; what needs it stays up and reconnects."""
         if name not in self.set.processes:
             raise StartError(f"There is no part {name!r}. The parts: {', '.join(self.set.processes)}.")
-        if await self.supervisor.is_running():
-            await self.supervisor.stop(name)
         process = self.set.processes[name]
         companion = [f"{name}-dapr"] if process.kind == "app" else []
-        await self.start([*companion, name], progress, alone=True)
+        async with self.lock():  # around both: two restarts at a time would each stop what the other waits for
+            if await self.supervisor.is_running():
+                await self.supervisor.stop(name)
+            await self._start([*companion, name], progress)
 
     async def status(self) -> list[Status]:
         """Every part as it is now, asked and probed."""
