@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass, field
 
 from isa.events import OrgMemberAdded, ReminderTriggered, UserRegistered
@@ -48,6 +49,14 @@ class Notice:
     def is_mailed(self) -> bool:
         """Whether it leaves as an e-mail too, where the recipient wants any."""
         return self.kind in BY_MAIL
+
+
+_ID = re.compile(r"notification-[a-z2-7]{26}", re.ASCII)
+
+
+def is_notice_id(text: str) -> bool:
+    """Whether a text can be the id of a notice."""
+    return _ID.fullmatch(text) is not None
 
 
 def notice_id(*of: str) -> str:

@@ -19,10 +19,10 @@ from isa.events import (
     TaskUpdated,
     UserRegistered,
 )
-from isa_common import InvalidArgument, IsaError, Statement
+from isa_common import InvalidArgument, IsaError, NotFound, Statement
 from kernel import Body, Caller, Parts, View, get, job, log, on_batch, post
 from services.notifications.domain.digests import may_run, schedule
-from services.notifications.domain.notices import TEXTS, Notice, joined, welcome
+from services.notifications.domain.notices import TEXTS, Notice, is_notice_id, joined, welcome
 from services.notifications.domain.watches import Watch, watched_task
 from services.notifications.handlers.digests import DigestRuns, put_in_inbox
 from services.notifications.handlers.mail import Mailer
@@ -206,6 +206,8 @@ class Handlers:
     @post("/v1/notifications/{notification_id}/read", permission="notifications.write", idempotent=True)
     async def mark_read(self, caller: Caller, notification_id: str) -> Notification:
         """Mark one of the caller's notices as read; the first time counts."""
+        if not is_notice_id(notification_id):
+            raise NotFound("There is no such notification in your inbox.")
         return _view(await self._inboxes.read(caller, notification_id, at=self._parts.clock()))
 
     @post("/v1/digests/run", permission="notifications.write", idempotent=True)
@@ -292,7 +294,7 @@ def _place(cursor: str) -> tuple[datetime, str]:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
         at, _, notice = text.partition(" ")
         place = datetime.fromisoformat(at)
-        if place.tzinfo is None or not notice:
+        if place.tzinfo is None or not is_notice_id(notice):
             raise ValueError
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise InvalidArgument(

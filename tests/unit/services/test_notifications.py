@@ -490,7 +490,7 @@ async def test_a_page_has_a_cursor_to_the_next(room: Room) -> None:
     assert (first.unread, second.next_cursor) == (3, None)
 
 
-@pytest.mark.parametrize("cursor", ["x", "%%%", "bm90IGEgdGltZQ", "MjAyNi0wMS0wMVQwMDowMDowMA"])
+@pytest.mark.parametrize("cursor", ["x", "%%%", "bm90IGEgdGltZQ", "MjAyNi0wMS0wMVQwMDowMDowMFogAA"])
 async def test_a_cursor_that_is_none_is_refused(room: Room, cursor: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         await room.handlers.list_notifications(ALICE, cursor=cursor)
@@ -502,6 +502,12 @@ async def test_nobody_marks_what_is_in_another_inbox(room: Room) -> None:
     await room.handlers.tell(BOB, [registered()])
     (notice,) = room.store.items
 
+    with pytest.raises(NotFound):
+        await room.handlers.mark_read(ALICE, notice)
+
+
+@pytest.mark.parametrize("notice", ["", "\0", "notification-1", "x" * 3000])
+async def test_what_is_no_id_is_no_notification(room: Room, notice: str) -> None:
     with pytest.raises(NotFound):
         await room.handlers.mark_read(ALICE, notice)
 
