@@ -98,7 +98,7 @@ async def settled(what: str, is_there: Callable[[], bool]) -> None:
         await asyncio.sleep(0.5)
 
 
-@pytest.mark.ac("phase-v:REL3", "phase-v:A1.3", "phase-v:A1.4")
+@pytest.mark.ac("phase-v:REL3:2", "phase-v:A1.3:3", "phase-v:A1.4:4", "phase-v:A2.2:4")
 async def test_every_accepted_task_has_exactly_one_effect_whatever_is_killed(
     stack: Stack, organisation: SignUp, record_property: Callable[[str, object], None]
 ) -> None:
@@ -120,7 +120,7 @@ async def test_every_accepted_task_has_exactly_one_effect_whatever_is_killed(
     await settled("An empty outbox", lambda: column(stack, "tasks", pending) == [0])
     counted = "SELECT coalesce(sum(number), 0)::int FROM daily WHERE org_id = %s AND topic = 'task.created'"
     await settled("The count in analytics", lambda: column(stack, "analytics", counted, org.org_id) == [len(accepted)])
-    subject = "SELECT resources[1] FROM audit_records WHERE org_id = %s AND kind = 'event' AND action = 'task.created'"
+    subject = "SELECT resources ->> 0 FROM audit_records WHERE org_id = %s AND kind = 'event' AND action = 'task.created'"
     await settled("The audit of the events", lambda: len(column(stack, "audit", subject, org.org_id)) >= len(accepted))
     assert Counter(column(stack, "audit", subject, org.org_id)) == accepted, (
         "the audit has an event twice, or a strange one"
