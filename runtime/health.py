@@ -10,7 +10,7 @@ import httpx
 
 Probe = Callable[[], Awaitable[bool]]
 
-ANSWER_WITHIN = 2.0
+ANSWER_WITHIN = 3.0
 
 
 def http(url: str) -> Probe:

@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -152,7 +152,6 @@ class Runtime:
     async def status(self) -> list[Status]:
         """Every part as it is now, asked and probed."""
         states = await self.supervisor.states()
-        family = memory.children()
 
         async def one(process: Process) -> Status:
             state = states.get(process.name)
@@ -175,10 +174,11 @@ class Runtime:
                 state=word,
                 pid=pid,
                 port=process.ports[0],
-                memory=memory.held(pid, family) if pid else 0,
+                memory=0,
             )
 
-        return list(await asyncio.gather(*(one(process) for process in self.set.processes.values())))
+        found = await asyncio.gather(*(one(process) for process in self.set.processes.values()))
+        return await asyncio.to_thread(weighed, found)
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
@@ -196,6 +196,12 @@ class Runtime:
             yield
         finally:
             lock.release()
+
+
+def weighed(parts: Iterable[Status]) -> list[Status]:
+    """The same parts with the memory they hold; done after the probes, whose clocks it would use up."""
+    family = memory.children()
+    return [replace(part, memory=memory.held(part.pid, family)) if part.pid else part for part in parts]
 
 
 class Start:
