@@ -61,7 +61,7 @@ lint: $(VENV)/synced ## ruff, mypy, import contracts, buf
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@if [ -f buf.yaml ] || [ -f schemas/proto/buf.yaml ]; then $(BIN)/buf lint $(if $(wildcard buf.yaml),,schemas/proto); fi
+	@$(BIN)/buf lint schemas
 
 format: $(VENV)/synced ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

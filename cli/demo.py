@@ -223,12 +223,17 @@ def record_on_kafka(topic: str, event_id: str) -> tuple[int, int, dict[str, str]
         while left > 0:
             for message in consumer.consume(500, timeout=5):
                 left -= 1
-                headers = {name: bytes(value).decode() for name, value in dict(message.headers() or {}).items()}
+                headers = text_headers(message.headers())
                 if headers.get("ce_id") == event_id:
-                    return int(message.partition()), int(message.offset()), headers
+                    return message.partition() or 0, message.offset() or 0, headers
     finally:
         consumer.close()
     raise Untrue(f"{topic} has no record of {event_id}")
+
+
+def text_headers(headers: Any) -> dict[str, str]:
+    """Return a record's headers as text."""
+    return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in headers or []}
 
 
 def follow(member: Member, task: Mapping[str, Any]) -> None:

@@ -120,7 +120,9 @@ async def test_every_accepted_task_has_exactly_one_effect_whatever_is_killed(
     await settled("An empty outbox", lambda: column(stack, "tasks", pending) == [0])
     counted = "SELECT coalesce(sum(number), 0)::int FROM daily WHERE org_id = %s AND topic = 'task.created'"
     await settled("The count in analytics", lambda: column(stack, "analytics", counted, org.org_id) == [len(accepted)])
-    subject = "SELECT resources ->> 0 FROM audit_records WHERE org_id = %s AND kind = 'event' AND action = 'task.created'"
+    subject = (
+        "SELECT resources ->> 0 FROM audit_records WHERE org_id = %s AND kind = 'event' AND action = 'task.created'"
+    )
     await settled("The audit of the events", lambda: len(column(stack, "audit", subject, org.org_id)) >= len(accepted))
     assert Counter(column(stack, "audit", subject, org.org_id)) == accepted, (
         "the audit has an event twice, or a strange one"
