@@ -68,7 +68,7 @@ def python_type(avro: object, records: list[dict[str, object]]) -> str:
         case {"type": "array", "items": items}:
             return f"list[{python_type(items, records)}]"
         case {"type": "record", "name": str(name)}:
-            records.append(dict(avro))
+            records.append(avro)  # type: ignore[arg-type]  # parsed JSON
             return name
         case {"logicalType": "timestamp-micros"}:
             return "datetime"
