@@ -115,7 +115,8 @@ def stack() -> Stack:
     stack = the_stack()
     with FileLock(HOME / "start.lock"):
         if stack.isa("status", check=False).returncode != 0:
-            STARTED.touch()
+            if PORT_BASE:  # the set of `make start` is not ours to stop
+                STARTED.touch()
             stack.isa("start")
     return stack
 
