@@ -208,6 +208,14 @@ def test_ports_are_published_on_loopback_only_and_never_twice() -> None:
     assert len({number % 10000 for number in numbers}) == len(numbers), "ISA_PORT_BASE would make two the same"
 
 
+def test_a_script_that_a_container_runs_is_mounted_and_there() -> None:
+    for service, of in SERVICES.items():
+        words = [*of.get("entrypoint", []), *of.get("command", []), *of.get("healthcheck", {}).get("test", [])]
+        for script in (word for word in words if word.startswith("/compose/")):
+            assert "./compose:/compose:ro" in of["volumes"], service
+            assert (CHECKOUT / script.lstrip("/")).is_file(), f"{service}: {script}"
+
+
 def test_our_containers_are_unprivileged() -> None:
     for service, of in SERVICES.items():
         if of["image"].startswith(("isa-cloud/", "daprio/", "busybox", "grafana/loki")):
