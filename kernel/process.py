@@ -122,7 +122,12 @@ class Process:
             bindings=Bindings(self._sidecar),
         )
         self._delivery = Delivery(settings.app_id, self._codec, self._pubsub.publish)
-        self._control = Control(settings.app_id, self._revocations, self._publish_control)
+        self._control = Control(
+            settings.app_id,
+            self._revocations,
+            self._publish_control,
+            kept=settings.spool_dir / "control.known",
+        )
         self._delivery.add("control.changed", self._control.note)
         room_settings = module.Settings(_env_prefix=f"{self.name.upper()}_")
         self._room = module.create_app(room_settings, self.parts)
@@ -249,6 +254,7 @@ class Process:
     async def _start(self) -> None:
         await self._sidecar.wait(at_most=START_WITHIN)
         await self._spool.start()
+        self._control.remember()
         key = await until_there("The secret store", lambda: self.parts.secrets.get("workload-signing-public"))
         self._chain.identity = Identity(
             issuer=self.settings.issuer,

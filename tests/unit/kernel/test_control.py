@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ from isa_common import PermissionDenied, Unavailable
 from kernel import control as module
 from kernel.caller import Caller
 from kernel.chain import PLATFORM
-from kernel.control import Control
+from kernel.control import KEPT, Control
 from kernel.identity import Revocations
 
 NOBODY = Caller()
@@ -122,3 +124,33 @@ async def test_a_later_change_takes_hold_at_once() -> None:
     await control.note(NOBODY, change("user-bob", version=2, state="active"))
 
     revocations.check("user-bob", 0)
+
+
+async def test_a_process_that_died_alone_still_knows_who_was_revoked(tmp_path: Path) -> None:
+    kept, died = tmp_path / "spool" / "control.known", Revocations()
+    control = Control("tasks", died, Topic(), kept=kept)
+    control.remember()
+    await control.note(NOBODY, change("user-bob"))
+    await control.note(NOBODY, change("user-eve"))
+    await control.note(NOBODY, change("user-bob", version=2, state="active"))
+    with kept.open("a") as file:
+        file.write('{"subject": "user-m')
+
+    revocations = Revocations()
+    Control("tasks", revocations, Topic(), kept=kept).remember()
+
+    revocations.check("user-bob", 0)
+    with pytest.raises(PermissionDenied):
+        revocations.check("user-eve", 0)
+    assert len(kept.read_text().splitlines()) == 2
+
+
+async def test_what_no_token_can_outlive_is_dropped_from_the_disk(tmp_path: Path) -> None:
+    kept, long_ago = tmp_path / "control.known", datetime.now(UTC) - 2 * KEPT
+    control = Control("tasks", Revocations(), Topic(), kept=kept)
+    old_session = replace(change("session-a", state="revoked"), kind="session", occurred_at=long_ago)
+
+    await control.note(NOBODY, replace(change("user-eve"), occurred_at=long_ago))
+    await control.note(NOBODY, old_session)
+
+    assert [line.split('"')[3] for line in kept.read_text().splitlines()] == ["user-eve"]
