@@ -116,8 +116,7 @@ class Handlers:
     async def summary(self, caller: Caller) -> Summary:
         """The organisation in numbers, as of now."""
         now = self._parts.clock()
-        tasks = await self._figures.tasks(caller, now=now)
-        totals = await self._figures.totals(caller)
+        tasks, totals = await self._figures.summary(caller, now=now)
         return Summary(
             organisation=caller.org,
             as_of=now,
