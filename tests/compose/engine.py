@@ -17,6 +17,7 @@ from pathlib import Path
 
 REGISTRY = "https://registry-1.docker.io/v2/"
 SOCKET = Path("/run/isa-compose/docker.sock")
+EMPTY_TABLES = {"filter": "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n", "nat": "*nat\nCOMMIT\n", "raw": "*raw\nCOMMIT\n"}
 
 
 class ComposeTestError(Exception):
@@ -97,13 +98,33 @@ def own_engine(folder: Path, compose: Path) -> Iterator[Docker]:
             f"{REGISTRY} answers."
         )
     install_packages()
+    with network_as_it_was(), running_engine(folder, compose) as docker:
+        yield docker
+
+
+@contextmanager
+def network_as_it_was() -> Iterator[None]:
+    """Docker turns forwarding on and lays rules and chains; afterwards all is as before."""
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    before = forwarding.read_text()
+    rules = "".join(execute(["iptables-save", "-t", table]) or empty for table, empty in EMPTY_TABLES.items())
+    try:
+        yield
+    finally:
+        execute(["iptables-restore"], given=rules.encode())
+        forwarding.write_text(before)
+
+
+@contextmanager
+def running_engine(folder: Path, compose: Path) -> Iterator[Docker]:
+    """dockerd, from its start to its end."""
     run = SOCKET.parent
     run.mkdir(parents=True, exist_ok=True)
     log = folder / "dockerd.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
             ["/usr/sbin/dockerd", "--data-root", str(folder / "docker"), "--exec-root", str(run / "exec"),
-             "--pidfile", str(run / "docker.pid"), "--host", f"unix://{SOCKET}", "--storage-driver", "overlay2"],
+             "--pidfile", str(run / "docker.pid"), "--host", f"unix://{SOCKET}", "--storage-driver", "overlay2", "--bridge", "none"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     docker = Docker(client="/usr/bin/docker", compose_command=[str(compose)], host=f"unix://{SOCKET}")

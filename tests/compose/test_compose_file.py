@@ -91,14 +91,11 @@ def test_every_service_has_a_health_check_that_can_work_or_runs_once(service: st
         assert declared["restart"] == "no"
         return
     assert declared["restart"] == "unless-stopped"
-    check = declared.get("healthcheck")
-    if check is None:
-        assert "build" in declared, "only our own image brings a health check"
-        assert "HEALTHCHECK" in (CHECKOUT / "Dockerfile").read_text()
-        return
+    check = declared["healthcheck"]
     assert check["timeout"] and check["interval"] and check["retries"]
     if declared["image"].startswith(DISTROLESS):
         assert check["test"][:2] == ["CMD", "/tools/busybox"]
+    if "/tools/busybox" in check["test"]:
         assert "tools:/tools:ro" in declared["volumes"]
 
 
@@ -195,7 +192,7 @@ def test_data_is_in_named_volumes_and_mounted_files_exist() -> None:
     assert "kafka:/var/lib/kafka/data" in SERVICES["kafka"]["volumes"]
     assert "scheduler:/data" in SERVICES["scheduler"]["volumes"]
     for room in ROOMS:
-        assert SERVICES[room]["volumes"] == [f"{room}-state:/var/lib/isa"], "the audit spool outlives its container"
+        assert f"{room}-state:/var/lib/isa" in SERVICES[room]["volumes"], "the audit spool outlives its container"
 
 
 @pytest.mark.ac("phase-v:B1.2:2")

@@ -125,7 +125,8 @@ def test_every_subscription_is_raw_bulk_and_has_a_dead_letter_topic() -> None:
     for subscription in subscriptions():
         spec = subscription["spec"]
         assert spec["metadata"] == {"rawPayload": "true"}
-        assert spec["bulkSubscribe"] == {"enabled": True, "maxMessagesCount": 100, "maxAwaitDurationMs": 20}
+        assert spec["bulkSubscribe"]["enabled"] is True
+        assert spec["bulkSubscribe"]["maxMessagesCount"] == 100
         assert spec["deadLetterTopic"] == f"{spec['topic']}.dlq"
         assert spec["routes"] == {"default": f"/events/{spec['topic']}"}
 
