@@ -144,6 +144,7 @@ async def test_an_organisation_signs_up_and_its_owner_is_known_everywhere(world:
     assert (await ada("GET", "/v1/analytics/summary", room="analytics")).status_code == 200
 
 
+@pytest.mark.ac("platform:R10.1")
 async def test_a_token_is_verified_with_the_published_keys_alone(world: World) -> None:
     ada = await world.owner()
     answer = await world.anyone.get("/.well-known/jwks.json")
@@ -198,6 +199,7 @@ async def test_of_two_who_sign_up_at_once_with_one_address_one_succeeds(world: W
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
 
 
+@pytest.mark.ac("platform:R9.4")
 async def test_a_wrong_password_and_an_unknown_address_look_the_same(world: World) -> None:
     ada = await world.owner()
 
@@ -248,6 +250,7 @@ async def test_many_right_log_ins_at_once_are_no_guesses(world: World) -> None:
     assert {answer.status_code for answer in answers} == {200}
 
 
+@pytest.mark.ac("platform:R9.1", "platform:R9.6")
 async def test_a_refresh_token_works_once(world: World) -> None:
     ada = await world.owner()
 
@@ -272,6 +275,7 @@ async def test_a_second_use_of_a_refresh_token_ends_the_session(world: World) ->
     await becomes(401, lambda: ada("GET", "/v1/analytics/summary", room="analytics"))
 
 
+@pytest.mark.ac("platform:R10.5")
 async def test_after_logging_out_the_token_is_refused_in_every_room_within_a_second(world: World) -> None:
     ada = await world.owner()
     elsewhere = await world.log_in(ada)
@@ -414,6 +418,7 @@ async def test_two_owners_who_remove_each_other_at_once_leave_one(world: World) 
     assert sum(answer.status_code == 204 for answer in answers) == 1
 
 
+@pytest.mark.ac("platform:R10.6")
 async def test_one_organisation_sees_nothing_of_another(world: World) -> None:
     ada, eve = await world.owner(), await world.owner("Eve's")
     grace = await world.member(ada)
@@ -426,6 +431,7 @@ async def test_one_organisation_sees_nothing_of_another(world: World) -> None:
     problem(await eve("GET", "/v1/me", headers={"isa-user": ada.id}), 403)
 
 
+@pytest.mark.ac("platform:R10.4")
 async def test_a_program_logs_in_with_a_credential_within_its_scopes(world: World) -> None:
     ada = await world.owner()
     made = (
@@ -674,6 +680,7 @@ async def test_what_happened_is_published(world: World) -> None:
     pytest.fail(f"counted {found}")
 
 
+@pytest.mark.ac("platform:R9.3")
 async def test_keys_belong_to_no_organisation(world: World) -> None:
     ada = await world.owner()
 
@@ -681,6 +688,7 @@ async def test_keys_belong_to_no_organisation(world: World) -> None:
     problem(await world.anyone.post("/v1/keys/rotate", json={}), 401)
 
 
+@pytest.mark.ac("platform:R9.2", "platform:R10.2")
 async def test_a_rotation_adds_a_key_and_refuses_nobody(world: World, stack: Stack) -> None:
     ada = await world.owner()
     before = (await world.anyone.get("/.well-known/jwks.json")).json()["keys"]

@@ -11,6 +11,7 @@ from cli import migrate
 from tests.conftest import Stack
 
 
+@pytest.mark.ac("platform:R3.5")
 def test_every_room_is_at_its_newest_schema(stack: Stack) -> None:
     lines = stack.isa("migrate", "status").stdout.splitlines()
 
