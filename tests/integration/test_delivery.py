@@ -25,7 +25,7 @@ PRIMARY = (
     "reminder.triggered",
 )
 CONSUMERS = {
-    **dict.fromkeys(PRIMARY, {"analytics", "audit", "notifications"}),
+    **{topic: {"analytics", "audit", "notifications"} for topic in PRIMARY},
     "user.authenticated": {"analytics", "audit"},
     "notification.sent": {"analytics", "audit"},
 }
@@ -62,7 +62,7 @@ def letters(brokers: str, topic: str, marks: set[str], wanted: int) -> Iterator[
         consumer.close()
 
 
-@pytest.mark.ac("phase-v:A1.4")
+@pytest.mark.ac("phase-v:A1.4:3")
 @pytest.mark.parametrize("topic", PRIMARY)
 def test_what_cannot_be_decoded_goes_to_the_dead_letter_topic_with_its_reason(
     stack: Stack, brokers: str, topic: str
@@ -87,7 +87,7 @@ def test_what_cannot_be_decoded_goes_to_the_dead_letter_topic_with_its_reason(
         }
 
 
-@pytest.mark.ac("phase-v:A1.4")
+@pytest.mark.ac("phase-v:A1.4:3")
 async def test_the_neighbours_of_what_cannot_be_decoded_are_processed(org: Organisation, brokers: str) -> None:
     producer = Producer({"bootstrap.servers": brokers})
     for _ in range(20):
@@ -121,7 +121,7 @@ async def test_nobody_but_the_own_sidecar_may_call_back(
     assert [answer.status_code for answer in answers] == [403, 403, 403]
 
 
-@pytest.mark.ac("python-platform:R6.5")
+@pytest.mark.ac("platform:R6.5")
 async def test_the_log_level_changes_while_the_service_runs(stack: Stack, tokens: dict[str, dict[str, str]]) -> None:
     url = stack.http["analytics"] + "/-/log-level"
     headers = {"dapr-api-token": tokens["analytics"]["APP_API_TOKEN"]}
