@@ -124,7 +124,8 @@ def running_engine(folder: Path, compose: Path) -> Iterator[Docker]:
     with log.open("ab") as output:
         process = subprocess.Popen(
             ["/usr/sbin/dockerd", "--data-root", str(folder / "docker"), "--exec-root", str(run / "exec"),
-             "--pidfile", str(run / "docker.pid"), "--host", f"unix://{SOCKET}", "--storage-driver", "overlay2", "--bridge", "none"],
+             "--pidfile", str(run / "docker.pid"), "--host", f"unix://{SOCKET}", "--storage-driver", "overlay2",
+             "--bridge", "none"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     docker = Docker(client="/usr/bin/docker", compose_command=[str(compose)], host=f"unix://{SOCKET}")
