@@ -60,6 +60,7 @@ limits_config:
   ingestion_burst_size_mb: 64
   max_global_streams_per_user: 50000
   volume_enabled: false
+  split_queries_by_interval: 24h # the default of 1h makes 720 queries of one that looks a month back
   discover_log_levels: false
   discover_service_name: []
 query_range:
