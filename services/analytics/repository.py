@@ -21,7 +21,28 @@ ON CONFLICT (org_id, day, topic) DO UPDATE
 SET number = d.number + excluded.number, last_at = greatest(d.last_at, excluded.last_at)
 """
 
-MERGE_TOTALS = "SELECT topic, sum(number)::bigint AS number, max(last_at) AS last_at FROM daily GROUP BY topic"
+MERGE_TASKS = """
+INSERT INTO tasks AS t (org_id, task_id, version, is_done, is_deleted, created_at,
+                        due_version, due_at, completed_version, completed_at)
+SELECT $1, x.task_id, x.version, x.is_done, x.is_deleted, x.created_at,
+       x.due_version, x.due_at, x.completed_version, x.completed_at
+FROM jsonb_to_recordset($2::jsonb) AS x (
+    task_id text, version bigint, is_done boolean, is_deleted boolean, created_at timestamptz,
+    due_version bigint, due_at timestamptz, completed_version bigint, completed_at timestamptz)
+ORDER BY x.task_id
+ON CONFLICT (org_id, task_id) DO UPDATE SET
+    version = greatest(t.version, excluded.version),
+    is_done = CASE WHEN excluded.version > t.version THEN excluded.is_done ELSE t.is_done END,
+    is_deleted = CASE WHEN excluded.version > t.version THEN excluded.is_deleted ELSE t.is_deleted END,
+    created_at = coalesce(t.created_at, excluded.created_at),
+    due_version = greatest(t.due_version, excluded.due_version),
+    due_at = CASE WHEN excluded.due_version > t.due_version THEN excluded.due_at ELSE t.due_at END,
+    completed_version = greatest(t.completed_version, excluded.completed_version),
+    completed_at = CASE WHEN excluded.completed_version > t.completed_version
+                        THEN excluded.completed_at ELSE t.completed_at END
+"""
+
+TOTALS = "SELECT topic, sum(number)::bigint AS number, max(last_at) AS last_at FROM daily GROUP BY topic"
 
 # One statement sees one state of the database: the tasks and the counts belong together.
 SUMMARY = """
