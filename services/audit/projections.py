@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -123,6 +123,19 @@ def line(record: Record) -> str:
         "hash": record.hash,
     }
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+
+
+def lines_of(texts: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the lines that are records; whatever else came under our tenant is none."""
+    found = []
+    for text in texts:
+        try:
+            item = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(item, dict) and {"org_id", "seq", "hash"} <= item.keys():
+            found.append(item)
+    return found
 
 
 def search_query(org_id: str, text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from isa_common import (
     Unavailable,
 )
 from services.audit.domain import GENESIS, PLATFORM, Check, Fact, Head, Kind, Record, Verdict, chained
-from services.audit.projections import line, search_query
+from services.audit.projections import line, lines_of, search_query
 
 ATTEMPTS = 8
 CHUNK = 1000
@@ -31,7 +30,7 @@ SHIP = 500
 """Lines a push."""
 ANCHORS = 1000
 """Newest lines of the log store that a check compares with the chain."""
-ANCHORS_SINCE = timedelta(days=28)
+ANCHORS_SINCE = (timedelta(hours=1), timedelta(days=1), timedelta(days=28))
 
 COLUMNS = """
 seq, record_id, kind, at, user_id, workload, service, action, resources, outcome, trace_id, correlation_id,
@@ -192,9 +191,9 @@ class Chains:
     ) -> tuple[list[dict[str, object]], str]:
         """Return lines of one organisation that hold a text, newest first, and where the next page begins."""
         page = await self._logs.query(search_query(org_id, text), start=start, end=end, limit=limit, cursor=cursor)
-        found = [json.loads(entry.line) for entry in page.entries]
+        found = lines_of(entry.line for entry in page.entries)
         # A line that was shipped twice, around a crash, is one line.
-        mine = {item["seq"]: item for item in found if item.get("org_id") == org_id}
+        mine = {item["seq"]: item for item in found if item["org_id"] == org_id}
         return [mine[seq] for seq in sorted(mine, reverse=True)], page.next_cursor
 
     async def verify(self, org_id: str, *, now: datetime, is_anchored: bool = True) -> Verdict:
@@ -215,17 +214,20 @@ class Chains:
     async def anchors(self, org_id: str, *, now: datetime) -> dict[int, str]:
         """Return the hashes of the newest records that the log store holds, by number; none while it is away."""
         try:
-            page = await self._logs.query(
-                search_query(org_id, ""),
-                start=now - ANCHORS_SINCE,
-                end=now + timedelta(seconds=5),
-                limit=ANCHORS,
-                direction=Direction.BACKWARD,
-            )
+            for since in ANCHORS_SINCE:  # the newest matter, and a wide range is slow to search
+                page = await self._logs.query(
+                    search_query(org_id, ""),
+                    start=now - since,
+                    end=now + timedelta(seconds=5),
+                    limit=ANCHORS,
+                    direction=Direction.BACKWARD,
+                )
+                lines = lines_of(entry.line for entry in page.entries)
+                if found := {item["seq"]: item["hash"] for item in lines if item["org_id"] == org_id}:
+                    return found
         except (Unavailable, DeadlineExceeded):
-            return {}
-        lines = [json.loads(entry.line) for entry in page.entries]
-        return {item["seq"]: item["hash"] for item in lines if item.get("org_id") == org_id}
+            pass
+        return {}
 
 
 def statements(org_id: str, head: Head, records: Sequence[Record]) -> list[Statement]:

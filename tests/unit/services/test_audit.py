@@ -252,6 +252,7 @@ def test_an_event_is_a_fact_about_its_aggregate() -> None:
     assert found.detail == {
         "due_at": "2026-03-02T12:00:00.000000+00:00",
         "priority": None,
+        "assignee_id": None,
         "source": "api",
         "aggregate_version": 1,
         "causation_id": "event-0",
