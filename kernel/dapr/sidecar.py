@@ -59,13 +59,15 @@ class Sidecar:
         self._health = f"http://{host}:{http_port}/v1.0/healthz/outbound"
         self._token = token
         self._channel: grpc.aio.Channel | None = None
+        self._stub: DaprStub | None = None
 
     @property
     def stub(self) -> DaprStub:
         """Dapr's API; the channel is made on first use."""
-        if self._channel is None:
+        if self._stub is None:
             self._channel = grpc.aio.insecure_channel(self._address, options=OPTIONS)
-        return DaprStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+            self._stub = DaprStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        return self._stub
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
@@ -91,4 +93,4 @@ class Sidecar:
         """Close the channel."""
         if self._channel is not None:
             await self._channel.close()
-            self._channel = None
+            self._channel = self._stub = None
