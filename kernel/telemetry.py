@@ -196,6 +196,7 @@ def configure(service: str, *, level: str, otlp_endpoint: str, sampling: float) 
         )
     )
     logging.basicConfig(handlers=[handler], level=LEVEL.value, force=True)
+    logging.captureWarnings(True)  # a library's warning is a line of JSON too
     for noisy in ("uvicorn.access", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     resource = Resource.create({"service.name": service, "service.namespace": "isa-cloud"})
