@@ -66,9 +66,10 @@ lint: $(VENV)/synced ## ruff, mypy, import contracts, buf
 format: $(VENV)/synced ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-generate: $(VENV)/synced ## Regenerate schemas/gen from the contracts, and the page of proven requirements
+generate: $(VENV)/synced ## Regenerate what is made from the sources: schemas/gen, the pages of requirements and settings
 	@$(BIN)/python -m schemas.generate $(ARGS)
 	@$(BIN)/python -m tests.requirements $(ARGS)
+	@$(BIN)/python -m docs.configuration $(ARGS)
 
 bench: $(VENV)/synced ## The benchmarks: make bench ARGS=pipeline
 	@$(BIN)/python -m bench $(ARGS)
@@ -77,4 +78,4 @@ chaos: $(VENV)/synced ## Kill parts under load and count what was lost
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)
 
 compose-test: $(VENV)/synced ## The same set in containers: up, story, restart, data still there (long)
-	@$(BIN)/python -m tests.compose $(ARGS)
+	@ISA_COMPOSE_TEST=1 $(BIN)/python -m pytest -q -s tests/compose/test_up.py $(ARGS)

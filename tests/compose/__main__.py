@@ -7,6 +7,7 @@ images of the same names (standins.py), as root.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
 import subprocess
@@ -125,6 +126,39 @@ def check_health_checks(docker: Docker) -> int:
     return len(running)
 
 
+def check_one_network(docker: Docker) -> None:
+    """All containers meet in one network of this project's own."""
+    found = docker.run("network", "ls", "-q", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
+    if len(found) != 1:
+        raise ComposeTestError(f"The project has {len(found)} networks.")
+
+
+def check_metrics(docker: Docker) -> int:
+    """Every target of compose/prometheus.yaml answers inside the network; the number of them."""
+    scrape = yaml.safe_load((CHECKOUT / "compose" / "prometheus.yaml").read_text())["scrape_configs"]
+    targets = [target for job in scrape for group in job["static_configs"] for target in group["targets"]]
+    script = "; ".join(f"wget -q -O /dev/null http://{target}/metrics || echo {target}" for target in targets)
+    image = compose_document()["services"]["prepare"]["image"]
+    silent = docker.run("run", "--rm", "--network", f"{PROJECT}_default", image, "sh", "-c", script).split()
+    if silent:
+        raise ComposeTestError(f"No metrics from {', '.join(silent)}.")
+    return len(targets)
+
+
+def check_logs(docker: Docker) -> None:
+    """`docker compose logs` has what every room and sidecar says, one JSON object a line."""
+    for service, declared in compose_document()["services"].items():
+        if "build" in declared or service.endswith("-dapr"):
+            lines = docker.compose("logs", "--no-color", "--no-log-prefix", service).splitlines()
+            if not lines:
+                raise ComposeTestError(f"{service} says nothing.")
+            for number, line in enumerate(lines):
+                if not line.startswith("{"):
+                    odd = "\n".join(lines[number : number + 6])
+                    raise ComposeTestError(f"{service} says what is no JSON:\n{odd}")
+                json.loads(line)
+
+
 def memory(docker: Docker) -> str:
     """What all containers hold, and the largest of them."""
     rows = []
@@ -162,6 +196,9 @@ def run_test(docker: Docker, *, build: bool, keep: bool) -> None:
         story = Story(port_base=PORT_BASE, marker=secrets.token_hex(4))
         say("First: " + story.tell())
         is_demo_true = tell_demo(docker)
+        check_one_network(docker)
+        say(f"Prometheus would find {check_metrics(docker)} targets; the logs of every room are JSON.")
+        check_logs(docker)
         say("Memory: " + memory(docker))
         began = time.monotonic()
         docker.compose("restart")
@@ -231,20 +268,21 @@ def report_trouble(docker: Docker) -> None:
         say(f"And the reason could not be had: {error}")
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
+    """The command line of compose-test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--stand-ins", action=argparse.BooleanOptionalAction, default=None, help="do not ask the registry"
     )
     parser.add_argument("--keep", action="store_true", help="leave it running, where the engine is not our own")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     began = time.monotonic()
     try:
         with docker_for(layout_from_environment(), stand_ins=arguments.stand_ins) as docker:
             is_real = not docker.host
             run_test(docker, build=is_real, keep=arguments.keep and is_real)
     except ComposeTestError as error:
-        sys.exit(f"compose-test: {error}")
+        raise SystemExit(f"compose-test: {error}") from None
     say(f"compose-test passed in {time.monotonic() - began:.0f} s.")
 
 

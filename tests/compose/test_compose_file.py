@@ -60,6 +60,14 @@ def test_every_app_is_a_pod_a_room_and_a_sidecar_with_the_ports_of_dapr_yaml(app
     assert [default_of(port) for port in pod["ports"]] == [f"127.0.0.1:{app.values['appPort']}:{app.values['appPort']}"]
 
 
+@pytest.mark.ac("phase-v:B3.2:3")
+def test_a_sidecar_asks_its_room_and_the_pod_asks_both() -> None:
+    assert "--enable-app-health-check" in (CHECKOUT / "compose" / "sidecar.sh").read_text()
+    for room in ROOMS:
+        check = " ".join(SERVICES[f"{room}-pod"]["healthcheck"]["test"])
+        assert "$$HEALTH_PORT/readyz" in check and "$$DAPR_HTTP_PORT/v1.0/healthz" in check
+
+
 def test_there_is_no_pod_without_an_app() -> None:
     assert {name.removesuffix("-pod") for name in SERVICES if name.endswith("-pod")} == set(ROOMS)
 
@@ -151,6 +159,7 @@ def test_engines_have_the_versions_that_the_native_runtime_has() -> None:
     assert versions["daprio/daprd"] == versions["daprio/scheduler"] == engines["dapr"].version
 
 
+@pytest.mark.ac("phase-v:B2.1:1")
 def test_kafka_has_the_settings_that_the_native_runtime_gives_it() -> None:
     own = {
         name.removeprefix("KAFKA_").lower().replace("_", "."): value
@@ -184,7 +193,7 @@ def test_data_is_in_named_volumes_and_mounted_files_exist() -> None:
         for volume in of.get("volumes", []):
             source = default_of(volume).split(":")[0]
             if source.startswith("."):
-                assert (CHECKOUT / source).exists() or source == "./observability", f"{service}: {source}"
+                assert (CHECKOUT / source).exists(), f"{service}: {source}"
             elif not source.startswith("/"):
                 used.add(source)
     assert used == declared
@@ -220,6 +229,21 @@ def test_our_containers_are_unprivileged() -> None:
             assert of["security_opt"] == ["no-new-privileges:true"], service
         if service != "prepare" and not of.get("profiles"):
             assert of.get("user", "") not in ("root", "0", "0:0"), service
+
+
+@pytest.mark.ac("phase-v:B1.4:3")
+def test_databases_are_made_by_the_script_of_the_native_runtime() -> None:
+    assert "databases_script(secrets)" in (CHECKOUT / "compose" / "make_secrets.py").read_text()
+    assert "/run/isa/postgres/databases.sql" in SERVICES["databases"]["command"]
+
+
+@pytest.mark.ac("phase-v:B1.4:2")
+def test_development_can_be_more_talkative_and_trace_everything() -> None:
+    room = SERVICES["tasks"]["environment"]
+
+    assert room["LOG_LEVEL"] == "${LOG_LEVEL:-INFO}"
+    assert default_of(room["OTEL_TRACES_SAMPLER_ARG"]) == "1"
+    assert SERVICES["tasks-dapr"]["environment"]["DAPR_LOG_LEVEL"] == "${DAPR_LOG_LEVEL:-info}"
 
 
 @pytest.mark.ac("phase-v:B1.4:4")
