@@ -28,20 +28,27 @@ class ProcessSettings(BaseSettings):
     app_port: int = Field(validation_alias=AliasChoices("APP_PORT", "GRPC_PORT"))
     """Port that its sidecar, or a user, reaches it at."""
     app_host: str = Field("127.0.0.1", validation_alias="APP_HOST")
+    """Address that it listens on; 0.0.0.0 only where a network policy stands before it."""
     metrics_port: int = Field(0, validation_alias="METRICS_PORT")
     """Port of /metrics for a gRPC room; an HTTP room serves it on its app port."""
     dapr_host: str = Field("127.0.0.1", validation_alias="DAPR_HOST")
+    """Where its sidecar listens."""
     dapr_grpc_port: int = Field(50001, validation_alias="DAPR_GRPC_PORT")
+    """The sidecar's gRPC API."""
     dapr_http_port: int = Field(3500, validation_alias="DAPR_HTTP_PORT")
+    """The sidecar's HTTP API."""
     dapr_api_token: str = Field("", validation_alias="DAPR_API_TOKEN", repr=False)
+    """What this process shows to its sidecar."""
     app_api_token: str = Field("", validation_alias="APP_API_TOKEN", repr=False)
     """What the sidecar shows on callbacks. Empty means that no callback is accepted."""
     registry_url: str = Field("http://127.0.0.1:18081/apis/ccompat/v7", validation_alias="REGISTRY_URL")
+    """The schema registry, with the path of its Confluent-compatible API."""
     kafka_brokers: str = Field("127.0.0.1:19092", validation_alias="KAFKA_BROKERS")
     """For lag only; events go through Dapr."""
     spool_dir: Path = Field(Path(".isa/spool"), validation_alias="ISA_SPOOL_DIR")
     """Folder of the audit spool; keep it on a disk that survives the process."""
     log_level: str = Field("INFO", validation_alias="LOG_LEVEL")
+    """DEBUG, INFO, WARNING, ERROR or CRITICAL; `PUT /-/log-level` changes it while the process runs."""
     otlp_endpoint: str = Field("", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     """Where traces go; empty: they are made and carried, and not exported."""
     trace_sampling: float = Field(1.0, ge=0, le=1, validation_alias="OTEL_TRACES_SAMPLER_ARG")
@@ -53,7 +60,9 @@ class ProcessSettings(BaseSettings):
     max_body: int = Field(1 << 20, validation_alias="ISA_MAX_BODY")
     """Largest HTTP body in bytes, where a route does not say otherwise."""
     issuer: str = Field("isa-users", validation_alias="ISA_TOKEN_ISSUER")
+    """Whose tokens are taken: their claim `iss`."""
     audience: str = Field("isa", validation_alias="ISA_TOKEN_AUDIENCE")
+    """For whom they must be made: their claim `aud`."""
 
 
 class RoomSettings(BaseSettings):

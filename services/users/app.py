@@ -31,7 +31,9 @@ class Settings(RoomSettings):
     model_config = SettingsConfigDict(env_prefix="USERS_", extra="ignore", populate_by_name=True)
 
     issuer: str = Field(default="isa-users", validation_alias="ISA_TOKEN_ISSUER")
+    """Claim `iss` of the tokens that this room signs; the same as in every process."""
     audience: str = Field(default="isa", validation_alias="ISA_TOKEN_AUDIENCE")
+    """Their claim `aud`, likewise."""
     token_algorithm: Literal["EdDSA", "RS256"] = "EdDSA"  # noqa: S105 -- a name
     """How people's tokens are signed. A change makes a new key at the next token."""
     token_life: timedelta = timedelta(minutes=10)
@@ -45,11 +47,13 @@ class Settings(RoomSettings):
     attempts_per_address: int = 300
     """Failures from one network address within the window, before it has to wait."""
     attempts_window: timedelta = timedelta(minutes=15)
+    """How long a failure counts."""
     trusted_proxies: frozenset[str] = frozenset()
     """Addresses whose X-Forwarded-For is believed, as a JSON array; else all behind a proxy are one address."""
     argon2_memory_kib: int = 19_456
     """Memory of one password hash; with two passes and one lane this is OWASP's first choice."""
     argon2_passes: int = 2
+    """Passes of one password hash over that memory."""
     hashes_at_once: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) // 2))
     """Password hashes that run at once, a thread and `argon2_memory_kib` each; half of the cores stay for the rest."""
     hashes_waiting: int = 500
@@ -59,6 +63,7 @@ class Settings(RoomSettings):
     reset_url: str = ""
     """What stands before the token in a letter, such as https://example.com/reset#."""
     invitation_url: str = ""
+    """The same of an invitation."""
 
 
 def create_app(settings: Settings, parts: Parts) -> Handlers:

@@ -22,7 +22,9 @@ class Settings(RoomSettings):
     """What an operator may change; names in the environment begin with POSTGRES_."""
 
     host: str = "127.0.0.1"
+    """Where PostgreSQL answers."""
     port: int = 15432
+    """Its port."""
     rooms: frozenset[str] = frozenset({"users", "tasks", "notifications", "analytics", "audit"})
     """Workloads that have a database of their name."""
     connections: int = Field(60, gt=0)
