@@ -56,6 +56,10 @@ def test_every_app_has_its_configuration_with_scoped_secrets(app_id: str) -> Non
     if app_id != "users":
         assert not allowed & others, f"{name_of(path)}: {sorted(allowed & others)} belongs to another app."
         assert "workload-signing-private" not in allowed, f"{name_of(path)}: only users signs for workloads."
+    features = {feature["name"]: feature["enabled"] for feature in spec.get("features", [])}
+    assert features.get("HotReload") is False, (
+        f"{name_of(path)}: switch HotReload off; a subscription reloaded in flight stops delivering, and says nothing."
+    )
     assert spec["nameResolution"]["configuration"]["cleanupInterval"] == "-1", (
         f"{name_of(path)}: without cleanupInterval -1 name resolution kills every sidecar after an hour."
     )
