@@ -31,6 +31,7 @@ DEBIAN = "http://deb.debian.org/debian"
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3", "python3-venv", "busybox-static", "netbase", "tzdata")
 PATH = "PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+KEEP_OF_BUILDS = "2GB"
 LABEL = "isa.stand-in"
 """Carries the digest of what a stand-in was made of, so that it is made again only when that changes."""
 
@@ -121,6 +122,8 @@ def make_images(docker: Docker, layout: Layout, found: Engines, wanted: Mapping[
     for image, room in wanted.items():
         if room:
             make_room(docker, image, room)
+    docker.run("image", "prune", "--force")
+    docker.run("builder", "prune", "--force", "--keep-storage", KEEP_OF_BUILDS)
 
 
 def stand_ins(layout: Layout, found: Engines) -> dict[str, StandIn]:
