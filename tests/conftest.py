@@ -29,6 +29,8 @@ from runtime.start import runtime_as_it_is
 HOME = Path(os.environ.get("ISA_TEST_HOME", CHECKOUT / ".isa" / "test")).absolute()
 PORT_BASE = int(os.environ.get("ISA_TEST_PORT_BASE", "20000"))
 STARTED = HOME / "started-by-tests"
+"""Holds the id of the session that started the set, which is the one that stops it."""
+SESSION = "ISA_TEST_SESSION"
 PASSWORD = "a long enough passphrase 42"
 
 
@@ -88,6 +90,7 @@ class Stack:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker that names what a test proves."""
+    os.environ.setdefault(SESSION, uuid.uuid4().hex)  # workers inherit it
     config.addinivalue_line(
         "markers",
         "ac(*ids): the acceptance criteria that the test proves, see docs/reference/requirements.md",
@@ -96,7 +99,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Stop the set that this session started, once all workers are done."""
-    if hasattr(session.config, "workerinput") or os.environ.get("ISA_TEST_KEEP") or not STARTED.exists():
+    if hasattr(session.config, "workerinput") or os.environ.get("ISA_TEST_KEEP"):
+        return
+    if not STARTED.exists() or STARTED.read_text() != os.environ[SESSION]:
         return
     STARTED.unlink()
     the_stack().isa("stop", check=False)
@@ -116,7 +121,7 @@ def stack() -> Stack:
     with FileLock(HOME / "start.lock"):
         if stack.isa("status", check=False).returncode != 0:
             if PORT_BASE:  # the set of `make start` is not ours to stop
-                STARTED.touch()
+                STARTED.write_text(os.environ[SESSION])
             stack.isa("start")
     return stack
 
