@@ -188,3 +188,8 @@ async def organisation(http: dict[str, str]) -> AsyncIterator[SignUp]:
 async def org(organisation: SignUp) -> Organisation:
     """A fresh organisation with its owner."""
     return await organisation()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what kills parts of the set after everything else."""
+    items.sort(key=lambda item: "chaos" in item.path.parts)
