@@ -208,6 +208,10 @@ def run_test(docker: Docker, *, build: bool, keep: bool) -> None:
         say("And it goes on: " + story.go_on())
         lose_a_room_and_a_sidecar(docker)
         say("After the kills: " + story.go_on())
+        docker.compose("down")
+        say(f"docker compose down, and up --wait: healthy in {bring_up(docker, build=False):.0f} s.")
+        say("In new containers: " + story.check())
+        say("And it goes on: " + story.go_on())
         if not is_demo_true:
             raise ComposeTestError("All else held, but `isa demo` did not: see above.")
     except BaseException:
