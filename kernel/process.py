@@ -93,6 +93,7 @@ class Process:
         self._pubsub = PubSub(self._sidecar)
         self._revocations = Revocations()
         self._spool = AuditSpool(settings.spool_dir, service=settings.app_id, publish=self._publish_audit)
+        telemetry.SPOOL.set_function(lambda: self._spool.held_bytes)
         self._chain = Chain(service=settings.app_id, spool=self._spool, default_timeout=settings.call_timeout)
         self._token = WorkloadToken(self._issue)
         self._secret = ""

@@ -123,3 +123,17 @@ def test_promtool_agrees() -> None:
     assert PROMTOOL
     subprocess.run([PROMTOOL, "check", "config", OBSERVABILITY / "prometheus.yaml"], check=True)
     subprocess.run([PROMTOOL, "test", "rules", *TESTS], check=True)
+
+
+def test_a_metric_of_the_kernel_is_written_by_somebody() -> None:
+    declared = re.findall(r"^([A-Z_]+) = prometheus_client\.", (CHECKOUT / "kernel/telemetry.py").read_text(), re.M)
+    others = "\n".join(
+        file.read_text()
+        for folder in ("kernel", "services")
+        for file in (CHECKOUT / folder).rglob("*.py")
+        if file.name != "telemetry.py"
+    )
+
+    idle = [name for name in declared if not re.search(rf"\b{name}\.(?:labels|inc|set|set_function|observe)\(", others)]
+
+    assert not idle, f"kernel/telemetry.py declares {', '.join(idle)}, and nothing ever writes it."
