@@ -31,7 +31,7 @@ PATH = re.compile(
     r"/[A-Za-z0-9_./-]*[A-Za-z0-9_]"
 )
 LINK = re.compile(r"\]\((?!https?://|mailto:)(?P<file>[^)\s#]*)(?:#(?P<anchor>[^)\s]+))?\)")
-OF_THE_READER = ("greeting", "<")
+OF_THE_READER = ("greeting", "sqlite", "<")
 """Marks of paths that the guides tell their reader to make."""
 
 
