@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-NOUNS = ("up", "down", "status", "logs", "restart", "env", "topics", "migrate", "demo", "audit", "events", "dlq")
+NOUNS = ("up", "down", "status", "logs", "restart", "env", "topics", "migrate", "demo", "audit", "events")
 GROUPS = frozenset(NOUNS[6:])
 """Nouns whose file imports much: each only when it is asked for, so that the others start at once."""
 

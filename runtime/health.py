@@ -26,21 +26,6 @@ def http(url: str) -> Probe:
     return probe
 
 
-def tcp(port: int) -> Probe:
-    """Ready when the port takes a connection."""
-
-    async def probe() -> bool:
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except (OSError, TimeoutError):
-            return False
-        writer.close()
-        return True
-
-    return probe
-
-
 def kafka(port: int) -> Probe:
     """Ready when the broker answers an ApiVersions request; its port is open long before that."""
     body = struct.pack(">hhih", 18, 0, 1, -1)  # ApiVersions, version 0, correlation 1, no client id

@@ -268,6 +268,11 @@ class App:
         return bool(self.values["appProtocol"] == "grpc")
 
     @property
+    def engine(self) -> str:
+        """The engine that an adapter stands before; it is named after it."""
+        return self.name.removesuffix("-grpc")
+
+    @property
     def command(self) -> list[str]:
         """How the app is started."""
         return [str(word) for word in self.values["command"]]
@@ -375,8 +380,8 @@ def room(layout: Layout, app: App, environment: Mapping[str, str]) -> Process:
         command=tuple(command),
         environment={**environment, **own},
         ports=tuple(ports),
-        healthy=health.tcp(port) if app.is_grpc else health.http(f"http://127.0.0.1:{port}/readyz"),
-        needs=(f"{app.name}-dapr", "migrate", "topics", *([] if app.is_grpc else first)),
+        healthy=health.http(f"http://127.0.0.1:{own.get('METRICS_PORT', port)}/readyz"),
+        needs=(f"{app.name}-dapr", "migrate", "topics", *([app.engine] if app.is_grpc else first)),
         stop_seconds=40,
         absent="" if exists else f"{package} has no app.py",
     )

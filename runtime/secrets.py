@@ -48,7 +48,6 @@ def generate(layout: Layout, app_ids: list[str]) -> dict[str, str]:
         "workload-signing-private": private_pem.decode(),
         "workload-signing-public": public_pem.decode(),
         "users-master-key": key(),
-        "org-master-key": key(),
         "postgres-tenant-master-key": key(),
         "preferences-encryption-key": secrets.token_hex(32),
         "smtp-password": "",

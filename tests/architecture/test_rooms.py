@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from isa.events import EVENTS
 from kernel.doors import Job, Route, Subscription
 from tests.architecture.tree import CORE, ROOT, doors, handlers_class, name_of, rooms, sources, subscriptions
 
@@ -126,3 +127,10 @@ def test_no_two_rooms_run_a_job_of_one_name() -> None:
         owners.setdefault(name, set()).add(room)
 
     assert all(len(rooms_of) == 1 for rooms_of in owners.values()), f"One job, one room: {owners}."
+
+
+def test_the_audit_hears_of_every_topic() -> None:
+    heard = {declared.topic for declared in subscriptions() if declared.app_id == "audit"}
+
+    missing = sorted(set(EVENTS) - heard)
+    assert not missing, f"components/local/subscriptions/audit.yaml misses {', '.join(missing)}."

@@ -7,7 +7,9 @@ import pytest
 from tests.conftest import Stack
 
 
-@pytest.mark.ac("phase-v:A1.1:1", "phase-v:A1.3:1", "phase-v:A1.3:4", "phase-v:A1.4:1", "phase-v:A2.4:1", "phase-v:A2.4:4")
+@pytest.mark.ac(
+    "phase-v:A1.1:1", "phase-v:A1.3:1", "phase-v:A1.3:4", "phase-v:A1.4:1", "phase-v:A2.4:1", "phase-v:A2.4:4"
+)
 def test_the_story_holds_from_beginning_to_end(stack: Stack) -> None:
     told = stack.isa("demo").stdout
 
