@@ -32,7 +32,7 @@ from kernel.errors import ErrorMap, Poison
 from kernel.http import Body, View
 from kernel.parts import Parts, new_id, utc_now
 from kernel.rpc.server import Adapter
-from kernel.settings import RoomSettings
+from kernel.settings import RoomSettings, Seconds
 from kernel.telemetry import POOL, POOL_WAIT, log, tracer
 from kernel.work import Work
 
@@ -64,6 +64,7 @@ __all__ = [
     "Result",
     "RoomSettings",
     "Row",
+    "Seconds",
     "Sql",
     "Statement",
     "Unauthenticated",

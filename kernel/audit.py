@@ -112,7 +112,7 @@ class AuditSpool:
         capacity_bytes: int = 64 << 20,
         share: float = 0.25,
         fsync_every: timedelta = timedelta(milliseconds=50),
-        publish_every: timedelta = timedelta(milliseconds=100),
+        publish_every: timedelta = timedelta(milliseconds=500),
         batch_entries: int = 200,
         batch_bytes: int = 256 << 10,
         segment_bytes: int = 1 << 20,

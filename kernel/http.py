@@ -75,8 +75,8 @@ class View(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class InvalidBody(InvalidArgument):
-    """The body does not have the shape that this route takes; `errors` says where."""
+class InvalidRequest(InvalidArgument):
+    """The request does not have the shape that this route takes; `errors` says where."""
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
         first = errors[0]
@@ -94,7 +94,7 @@ class NotServed(Unimplemented):
 
 def status_of(error: IsaError) -> int:
     """Return the HTTP status of an error."""
-    if isinstance(error, InvalidBody):
+    if isinstance(error, InvalidRequest):
         return 422
     if isinstance(error, TooLarge):
         return 413
@@ -108,7 +108,7 @@ def status_of(error: IsaError) -> int:
 def problem(error: IsaError) -> Response:
     """Return an error as RFC 9457 has it."""
     status = status_of(error)
-    errors = error.errors if isinstance(error, InvalidBody) else []
+    errors = error.errors if isinstance(error, InvalidRequest) else []
     if not errors and error.field:
         errors = [{"field": error.field, "message": error.message}]
     body = {
@@ -152,9 +152,9 @@ def _advice(error: Mapping[str, Any]) -> str:
     return f"{error['msg'].removeprefix('Value error, ')}.".replace("..", ".")
 
 
-def invalid_body(error: RequestValidationError) -> InvalidBody:
+def invalid_request(error: RequestValidationError) -> InvalidRequest:
     """Return what validation found, a line a field, without what was sent."""
-    return InvalidBody([{"field": _field(item), "message": _advice(item)} for item in error.errors()])
+    return InvalidRequest([{"field": _field(item), "message": _advice(item)} for item in error.errors()])
 
 
 class Limited:
@@ -242,7 +242,7 @@ def _route_class(chain: Chain, route: Route) -> type[APIRoute]:
                         try:
                             response = await inner(request)
                         except RequestValidationError as error:
-                            raise invalid_body(error) from None
+                            raise invalid_request(error) from None
                         except HTTPException as error:
                             raise _unread(error) from None
                 except IsaError as error:

@@ -10,12 +10,17 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-def _of_seconds(given: str | timedelta) -> timedelta:
-    return given if isinstance(given, timedelta) else timedelta(seconds=float(given))
+def _of_seconds(given: object) -> object:
+    try:
+        return timedelta(seconds=float(given)) if isinstance(given, str) else given
+    except OverflowError:
+        raise ValueError("no machine lives that long") from None
+    except ValueError:
+        return given  # ISO 8601, or pydantic says what is wrong
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_of_seconds)]
-"""A time that the environment gives in seconds; pydantic alone takes no plain number from a text."""
+"""A duration, in seconds or as ISO 8601 has it; pydantic alone takes no plain number from the environment."""
 
 
 class ProcessSettings(BaseSettings):

@@ -33,6 +33,8 @@ from services.audit.projections import chain_of, facts
 from services.audit.repository import Chains, Kept, Wanted
 
 LONGEST_SEARCH = timedelta(days=30)
+SHIP_AFTER = 1.0
+"""Seconds that new records gather before they are copied to the log store."""
 
 
 class RecordView(View):
@@ -169,7 +171,7 @@ class Handlers:
     async def _ship_forever(self) -> None:
         while True:
             await self._wake.wait()
-            await asyncio.sleep(0.2)  # records of a burst go together
+            await asyncio.sleep(SHIP_AFTER)  # records of a burst go together
             self._wake.clear()
             orgs, self._new = self._new, set()
             await self._ship(sorted(orgs))

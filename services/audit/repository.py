@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,8 @@ CHUNK = 1000
 """Records a transaction."""
 SHIP = 500
 """Lines a push."""
+HEADS = 10_000
+"""Chains whose end is remembered."""
 ANCHORS = 1000
 """Newest lines of the log store that a check compares with the chain."""
 ANCHORS_SINCE = (timedelta(hours=1), timedelta(days=1), timedelta(days=28))
@@ -116,6 +119,8 @@ class Chains:
         self._sql = sql
         self._logs = logs
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._heads: OrderedDict[str, Head] = OrderedDict()
+        """Where chains ended when this process last added to them; a guess, which the compare-and-set checks."""
 
     def _of(self, org_id: str) -> Sql:
         """Return the login of one chain: the app's, bound to the organisation, or the system's for none."""
@@ -137,8 +142,10 @@ class Chains:
     async def _append(self, org_id: str, facts: Sequence[Fact]) -> int:
         sql = self._of(org_id)
         for attempt in range(ATTEMPTS):
-            row = (await sql.query(KNOWN, org_id, GENESIS, [fact.record_id for fact in facts]))[0]
-            head, known = Head(seq=row["seq"], hash=row["hash"]), set(row["known"])
+            head, known = self._heads.pop(org_id, None), set[str]()
+            if head is None:
+                row = (await sql.query(KNOWN, org_id, GENESIS, [fact.record_id for fact in facts]))[0]
+                head, known = Head(seq=row["seq"], hash=row["hash"]), set(row["known"])
             records = chained(org_id, head, [fact for fact in facts if fact.record_id not in known])
             if not records:
                 return 0
@@ -147,8 +154,14 @@ class Chains:
             except (Aborted, AlreadyExists):
                 await asyncio.sleep(0.005 * 2**attempt)
             else:
+                self._remember(org_id, Head(seq=records[-1].seq, hash=records[-1].hash))
                 return len(records)
         raise Aborted(f"The chain of {org_id} moved {ATTEMPTS} times while records were added.")
+
+    def _remember(self, org_id: str, head: Head) -> None:
+        self._heads[org_id] = head
+        if len(self._heads) > HEADS:
+            self._heads.popitem(last=False)
 
     async def ship(self, org_id: str) -> int:
         """Copy what is new in a chain to the log store; return how many lines that were."""
@@ -162,6 +175,8 @@ class Chains:
             await self._logs.push([Entry(line(record), labels={"kind": record.fact.kind.value}) for record in records])
             await sql.execute(SHIPPED, org_id, records[-1].seq)
             shipped += len(records)
+            if len(records) < SHIP:
+                return shipped
 
     async def to_ship(self) -> list[str]:
         """Return the chains that have lines to ship."""

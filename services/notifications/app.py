@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from kernel import Parts, RoomSettings
+from kernel import Parts, RoomSettings, Seconds
 from services.notifications.handlers import Handlers
 from services.notifications.handlers.digests import DigestRuns
 from services.notifications.handlers.mail import Mailer
@@ -28,7 +28,7 @@ class Settings(RoomSettings):
     """Notices a page, when the caller does not say."""
     digest_at: time = time(7)
     """Time of the daily digest, UTC."""
-    keep: timedelta = timedelta(days=90)
+    keep: Seconds = timedelta(days=90)
     """How long notices, and e-mails that ended, are kept."""
     mail_binding: str = "email"
     """Dapr's SMTP binding; mail leaves by it where it is configured."""
@@ -36,7 +36,7 @@ class Settings(RoomSettings):
     """Folder for mail where it is not; one .eml a mail."""
     mail_from: str = "isa@localhost"
     """Sender's address; its domain is that of the Message-IDs."""
-    mail_give_up_after: timedelta = timedelta(days=3)
+    mail_give_up_after: Seconds = timedelta(days=3)
     """How long a mail is tried."""
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from kernel import Parts, RoomSettings
+from kernel import Parts, RoomSettings, Seconds
 from services.users.domain.access import Limit
 from services.users.domain.keys import Issuer, Passwords, master_key
 from services.users.handlers import Desk, Handlers
@@ -36,17 +36,17 @@ class Settings(RoomSettings):
     """Their claim `aud`, likewise."""
     token_algorithm: Literal["EdDSA", "RS256"] = "EdDSA"  # noqa: S105 -- a name
     """How people's tokens are signed. A change makes a new key at the next token."""
-    token_life: timedelta = timedelta(minutes=10)
+    token_life: Seconds = timedelta(minutes=10)
     """How long an access token is good; an outage of `control.changed` hides a revocation no longer."""
-    session_life: timedelta = timedelta(days=30)
+    session_life: Seconds = timedelta(days=30)
     """How long somebody stays logged in by refreshing."""
-    key_published_before: timedelta = timedelta(minutes=2)
+    key_published_before: Seconds = timedelta(minutes=2)
     """How long a new signing key is in the key set before it signs; a minute at least."""
     attempts_per_account: int = 10
     """Failed log-ins of one account within the window, before it has to wait."""
     attempts_per_address: int = 300
     """Failures from one network address within the window, before it has to wait."""
-    attempts_window: timedelta = timedelta(minutes=15)
+    attempts_window: Seconds = timedelta(minutes=15)
     """How long a failure counts."""
     trusted_proxies: frozenset[str] = frozenset()
     """Addresses whose X-Forwarded-For is believed, as a JSON array; else all behind a proxy are one address."""

@@ -15,7 +15,7 @@ SHAPE = {"__init__", "app", "handlers", "domain", "repository"}
 WITH_PROJECTIONS = {"analytics", "audit"}
 FORBIDDEN = {"platform", "utils", "util", "helpers", "helper", "common", "base", "misc", "core", "shared", "manager"}
 
-GATHER = {"notifications": 50, "audit": 200}
+GATHER = {"notifications": 100, "audit": 500}
 """Milliseconds that a room gathers a batch for, where nobody waits for it; elsewhere 20."""
 
 

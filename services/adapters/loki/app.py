@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from kernel import Adapter, Parts, RoomSettings
+from kernel import Adapter, Parts, RoomSettings, Seconds
 from services.adapters.loki.repository import ERRORS, Logs
 
 
@@ -13,9 +13,9 @@ class Settings(RoomSettings):
 
     url: str = "http://127.0.0.1:13100"
     """Where Loki answers."""
-    timeout: timedelta = timedelta(seconds=30)
+    timeout: Seconds = timedelta(seconds=30)
     """How long Loki may take for one answer."""
-    newest: timedelta = timedelta(minutes=10)
+    newest: Seconds = timedelta(minutes=10)
     """How far ahead of our clock a line's time may be; below Loki's own creation_grace_period."""
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import asyncpg
 from pydantic import Field
 
-from kernel import Adapter, Parts, RoomSettings
+from kernel import Adapter, Parts, RoomSettings, Seconds
 from services.adapters.postgres.codec import Catalog
 from services.adapters.postgres.connection import SETTINGS, Connection
 from services.adapters.postgres.pools import Place, Pools
@@ -31,7 +31,7 @@ class Settings(RoomSettings):
     """Connections to PostgreSQL at most, over all databases."""
     connections_each: int = Field(8, gt=0)
     """Of them, for one login to one database."""
-    idle: timedelta = timedelta(seconds=60)
+    idle: Seconds = timedelta(seconds=60)
     """How long an unused connection is kept."""
     connect_timeout: float = Field(5.0, gt=0)
     """Seconds that a connection may take to open."""

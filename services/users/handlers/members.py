@@ -18,7 +18,7 @@ from isa.events import (
 )
 from isa_common import AlreadyExists, NotFound
 from kernel import Body, Caller, View, delete, get, patch, post
-from kernel.http import InvalidBody
+from kernel.http import InvalidRequest
 from services.users.domain.access import clean_device, digest, new_token
 from services.users.domain.people import (
     INVITATION_LIFE,
@@ -342,4 +342,4 @@ def _refuse_personal(password: str, email: str) -> None:
     try:
         refuse_personal_password(password, email)
     except ValueError as error:
-        raise InvalidBody([{"field": "password", "message": str(error)}]) from None
+        raise InvalidRequest([{"field": "password", "message": str(error)}]) from None

@@ -263,6 +263,7 @@ async def test_query_and_header_parameters_are_checked_too(
     problem = problem_of(await client.get(path, headers={**member, **headers}), 422)
 
     assert [error["field"] for error in problem["errors"]] == [field]
+    assert problem["title"].startswith("The request does not have the shape")
 
 
 async def test_without_a_token_nobody_learns_what_a_body_should_be(client: httpx.AsyncClient, room: Handlers) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from docs import configuration
 
 from isa_common import DeadlineExceeded, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from kernel import process as module
@@ -101,6 +104,38 @@ def test_a_process_needs_its_name_and_its_port(environment: pytest.MonkeyPatch) 
 )
 def test_nonsense_in_the_environment_stops_the_start(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
     environment.setenv(name, value)
+
+    with pytest.raises(ValidationError):
+        settings()
+
+
+DURATIONS = [
+    (settings, prefix, setting.variables[0], setting.name)
+    for _, _, settings, prefix in configuration.classes()
+    for setting in configuration.settings_of(settings, prefix)
+    if setting.form == "duration"
+]
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("90", 90), ("0.5", 0.5), ("PT1M30S", 90), ("P1D", 86_400)])
+@pytest.mark.parametrize(("settings", "prefix", "variable", "name"), DURATIONS, ids=[each[2] for each in DURATIONS])
+def test_every_duration_is_taken_in_seconds_and_as_iso_8601(
+    environment: pytest.MonkeyPatch,
+    settings: type[BaseSettings],
+    prefix: str,
+    variable: str,
+    name: str,
+    value: str,
+    seconds: float,
+) -> None:
+    environment.setenv(variable, value)
+
+    assert getattr(settings(_env_prefix=prefix), name) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("value", ["", "soon", "inf", "nan", "1e300"])
+def test_what_is_no_duration_stops_the_start(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("ISA_DRAIN_SECONDS", value)
 
     with pytest.raises(ValidationError):
         settings()

@@ -77,6 +77,13 @@ def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
     assert engines.missing() == []
 
 
+def test_what_only_tests_run_is_had_on_demand(tmp_path: Path) -> None:
+    engines = Engines(Layout(home=tmp_path, cache=tmp_path), load_engines())
+
+    assert "prometheus" not in {engine.name for engine in engines.missing()}
+    assert "prometheus" in {engine.name for engine in engines.missing(tests=True)}
+
+
 def test_the_go_compiler_is_fetched_only_to_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "system_go", lambda: None)
     engines = Engines(Layout(home=tmp_path, cache=tmp_path), load_engines())
