@@ -14,7 +14,7 @@ ARGS ?=
 export UV_DEFAULT_INDEX ?= $(or $(PIP_INDEX_URL),https://pypi.org/simple)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: help setup run start stop status demo test unit lint format generate bench chaos compose-test
+.PHONY: help setup setup-tests run start stop status demo test unit lint format generate bench chaos compose-test
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ $(VENV)/synced: $(BIN)/uv uv.lock pyproject.toml client/pyproject.toml
 setup: $(VENV)/synced ## Set up: virtual environment from uv.lock, engines into the cache (the first time: minutes)
 	@$(ISA) setup
 
+setup-tests: $(VENV)/synced ## The same, and what only tests run: promtool
+	@$(ISA) setup --tests
+
 run: $(VENV)/synced ## Set up, start everything, tell the story, stay up with a table of the parts (Ctrl-C stops all)
 	@exec $(ISA) run $(ARGS)
 
@@ -51,7 +54,7 @@ status: $(VENV)/synced ## Show every part: state, pid, port, memory
 demo: $(VENV)/synced ## Tell the story against the started set
 	@$(ISA) demo $(ARGS)
 
-test: $(VENV)/synced ## Every test; starts what it needs on ports and data of its own
+test: setup-tests ## Every test; starts what it needs on ports and data of its own
 	@$(BIN)/python -m pytest $(ARGS)
 
 unit: $(VENV)/synced ## The tests that need no engine: seconds

