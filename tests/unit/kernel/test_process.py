@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from docs import configuration
-
 from isa_common import DeadlineExceeded, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from kernel import process as module
 from kernel.parts import new_id, utc_now
