@@ -53,6 +53,8 @@ def test_what_is_no_permission_grants_nothing(granted: str) -> None:
         ("member", "audit.read", False),
         ("viewer", "tasks.read", True),
         ("viewer", "tasks.write", False),
+        ("viewer", "notifications.write", True),
+        ("viewer", "preferences.write", False),
         ("workloads", "sql.write", False),
         ("nobody", "tasks.read", False),
     ],
