@@ -164,7 +164,8 @@ def test_the_page_of_settings_is_fresh() -> None:
 
 
 def test_every_setting_has_a_meaning_and_a_variable_of_its_own() -> None:
-    mute, owners = [], {}
+    mute: list[str] = []
+    owners: dict[tuple[str, str], list[str]] = {}
     for heading, _, settings, prefix in configuration.classes():
         for setting in configuration.settings_of(settings, prefix):
             if not setting.meaning:
