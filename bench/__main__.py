@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+
+import uvloop
 
 from bench import load, pipeline
 
@@ -22,9 +23,9 @@ def main() -> None:
     tasks.add_argument("--seconds", type=int, default=30)
     given = parser.parse_args()
     if given.command == "pipeline":
-        asyncio.run(pipeline.run(events=given.events, rounds=given.rounds, outbox_events=given.outbox_events))
+        uvloop.run(pipeline.run(events=given.events, rounds=given.rounds, outbox_events=given.outbox_events))
     else:
-        asyncio.run(load.run(rate=given.rate, users=given.users, seconds=given.seconds))
+        uvloop.run(load.run(rate=given.rate, users=given.users, seconds=given.seconds))
 
 
 if __name__ == "__main__":
