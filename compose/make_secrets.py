@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
 
 from runtime.layout import Layout, layout_from_environment
 from runtime.postgres import databases_script
@@ -15,6 +21,13 @@ from runtime.secrets import ensure_secrets, ensure_tokens, write_private
 STATES = Path("/rooms")
 POSTGRES = Path("/run/isa/postgres")
 REGISTRY = Path("/run/isa/registry")
+SENTRY = Path("/run/isa/sentry")
+TRUST = Path("/run/isa/trust")
+USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+DAYS = timedelta(days=3650)
 
 
 def make_secrets() -> None:
@@ -35,7 +48,41 @@ def make_secrets() -> None:
     write_private(
         REGISTRY / "registry.properties", f"apicurio.datasource.password={secrets['postgres-registry-owner']}"
     )
+    make_authority()
     sys.stdout.write(f"{len(secrets)} secrets, tokens of {len(apps)} rooms.\n")
+
+
+def make_authority() -> None:
+    """The authority behind the sidecars' identities: its key for sentry alone, its certificate for everybody."""
+    if not (SENTRY / "issuer.key").exists():
+        root, issuer = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        write_private(SENTRY / "ca.crt", certificate("localhost", root, "localhost", root))
+        write_private(
+            SENTRY / "issuer.crt", certificate("spiffe://localhost/ns/default/dapr-sentry", issuer, "localhost", root)
+        )
+        form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        write_private(SENTRY / "issuer.key", issuer.private_bytes(serialization.Encoding.PEM, *form).decode())
+    (TRUST / "ca.crt").write_bytes((SENTRY / "ca.crt").read_bytes())
+
+
+def certificate(subject: str, key: Ed25519PrivateKey, issuer: str, signer: Ed25519PrivateKey) -> str:
+    """A certificate that may sign others, as sentry would make it."""
+    now = datetime.now(UTC)
+    names = [x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)]) for name in (subject, issuer)]
+    usage = dict.fromkeys(USES, False) | {"key_cert_sign": True, "crl_sign": True}
+    made = (
+        x509.CertificateBuilder(subject_name=names[0], issuer_name=names[1])
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=15))
+        .not_valid_after(now + DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, None)
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def hand_out_tokens(layout: Layout, tokens: Mapping[str, Mapping[str, str]]) -> None:

@@ -3,6 +3,9 @@ set -eu
 set -a
 . "/run/isa/secrets/tokens/$APP_ID.env"
 set +a
+DAPR_TRUST_ANCHORS=$(/tools/busybox cat /run/isa/trust/ca.crt)
+NAMESPACE=default
+export DAPR_TRUST_ANCHORS NAMESPACE
 resources="--resources-path /components/local --resources-path /components/local/subscriptions"
 if [ -n "${SMTP_HOST:-}" ]; then
   resources="$resources --resources-path /components/optional"
@@ -17,7 +20,12 @@ exec /daprd \
   --metrics-port "$DAPR_METRICS_PORT" \
   --dapr-listen-addresses 127.0.0.1 \
   --config "/components/local/config/$APP_ID.yaml" \
+  --config "/compose/access/$APP_ID.yaml" \
   $resources \
+  --enable-mtls \
+  --sentry-address "$SENTRY" \
+  --control-plane-trust-domain localhost \
+  --control-plane-namespace default \
   --scheduler-host-address "$SCHEDULER" \
   --max-body-size 16Mi \
   --read-buffer-size 64Ki \

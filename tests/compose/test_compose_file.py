@@ -68,6 +68,17 @@ def test_a_sidecar_asks_its_room_and_the_pod_asks_both() -> None:
         assert "$$HEALTH_PORT/readyz" in check and "$$DAPR_HTTP_PORT/v1.0/healthz" in check
 
 
+def test_sidecars_have_identities_and_deny_by_default() -> None:
+    script = (CHECKOUT / "compose" / "sidecar.sh").read_text()
+    assert "--enable-mtls" in script and '--config "/compose/access/$APP_ID.yaml"' in script
+    assert "sentry-auth:/run/isa/sentry" in SERVICES["sentry"]["volumes"]
+    for room in ROOMS:
+        access = yaml.safe_load((CHECKOUT / "compose" / "access" / f"{room}.yaml").read_text())["spec"]["accessControl"]
+        assert access["defaultAction"] == "deny"
+        assert {policy["appId"] for policy in access.get("policies", [])} <= ROOMS.keys() - {room}
+        assert not any("sentry-auth" in volume for volume in SERVICES[f"{room}-dapr"]["volumes"])
+
+
 def test_there_is_no_pod_without_an_app() -> None:
     assert {name.removesuffix("-pod") for name in SERVICES if name.endswith("-pod")} == set(ROOMS)
 
@@ -156,7 +167,8 @@ def test_engines_have_the_versions_that_the_native_runtime_has() -> None:
     assert versions["apache/kafka"] == engines["kafka"].version
     assert versions["apicurio/apicurio-registry"] == engines["registry"].version
     assert versions["grafana/loki"] == engines["loki"].version
-    assert versions["daprio/daprd"] == versions["daprio/scheduler"] == engines["dapr"].version
+    for program in ("daprd", "scheduler", "sentry"):
+        assert versions[f"daprio/{program}"] == engines["dapr"].version
 
 
 @pytest.mark.ac("phase-v:B2.1:1")
