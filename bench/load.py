@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-import httpx
+import aiohttp
 
 from bench.measure import Cpu, console, cpu_line, percentile, table
 from bench.stand import Stand
@@ -28,19 +28,20 @@ async def run(*, rate: int, users: int, seconds: int) -> None:
         headers = [{"authorization": f"Bearer {tokens[number % ORGANISATIONS]}"} for number in range(users)]
         latencies: list[float] = []
         failed = 0
-        limits = httpx.Limits(max_connections=users, max_keepalive_connections=users, keepalive_expiry=600)
-        async with httpx.AsyncClient(base_url=stand.urls["tasks"], timeout=30, limits=limits) as client:
+        connector = aiohttp.TCPConnector(limit=users, keepalive_timeout=600)
+        async with aiohttp.ClientSession(stand.urls["tasks"], connector=connector) as client:
 
             async def one(number: int, due: float) -> None:
                 nonlocal failed
-                answer = await client.post(
-                    "/v1/tasks", json={"title": f"Task {number}"}, headers=headers[number % users]
-                )
+                body = {"title": f"Task {number}"}
+                async with client.post("/v1/tasks", json=body, headers=headers[number % users]) as answer:
+                    await answer.read()
                 latencies.append(time.monotonic() - due)
-                failed += answer.status_code != 201
+                failed += answer.status != 201
 
             async def connect(number: int) -> None:
-                await client.get("/v1/tasks?limit=1", headers=headers[number])
+                async with client.get("/v1/tasks?limit=1", headers=headers[number]) as answer:
+                    await answer.read()
 
             for first in range(0, users, 50):  # every user has been here before: its connection is open
                 await asyncio.gather(*(connect(number) for number in range(first, min(users, first + 50))))

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import aiohttp
 import httpx
 import psycopg
 
@@ -47,14 +48,13 @@ class Row:
 async def accept(url: str, headers: dict[str, str], events: int) -> None:
     """Create tasks as fast as they are accepted, a fixed number at a time."""
     numbers = iter(range(events))
-    limits = httpx.Limits(max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY)
-
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, limits=limits) as client:
+    connector = aiohttp.TCPConnector(limit=CONCURRENCY)
+    async with aiohttp.ClientSession(url, headers=headers, connector=connector, raise_for_status=True) as client:
 
         async def worker() -> None:
             for number in numbers:
-                answer = await client.post("/v1/tasks", json={"title": f"Task {number}"})
-                answer.raise_for_status()
+                async with client.post("/v1/tasks", json={"title": f"Task {number}"}) as answer:
+                    await answer.read()
 
         await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
 
