@@ -63,7 +63,6 @@ def run(
 
 async def stay(layout: Layout, *, story: bool) -> None:
     """The life of `isa run`: everything it started is stopped on every way out."""
-    stopped = asyncio.Event()
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
@@ -73,7 +72,6 @@ async def stay(layout: Layout, *, story: bool) -> None:
         nonlocal interrupted
         if not interrupted:
             interrupted = True
-            stopped.set()
             task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
