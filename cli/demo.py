@@ -247,7 +247,7 @@ def follow(member: Member, task: Mapping[str, Any]) -> None:
     event_id, trace_id = outbox["event_id"], outbox["headers"]["traceparent"].split("-")[1]
     published = (outbox["published_at"] - outbox["created_at"]).total_seconds() * 1000
     tell(f"HTTP      POST /v1/tasks            correlation {task['correlation_id']}, trace {trace_id}")
-    tell(f"outbox    event {event_id}   committed with the task, published {published:.0f} ms later")
+    tell(f"outbox    event {event_id}   committed with the task, marked as published {published:.0f} ms later")
     partition, offset, headers = record_on_kafka("task.created", event_id)
     expect(headers["ce_correlationid"] == task["correlation_id"], "Kafka has another correlation id")
     expect(headers["traceparent"].split("-")[1] == trace_id, "Kafka has another trace")
