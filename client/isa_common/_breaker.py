@@ -52,9 +52,12 @@ class Breaker:
             self._failures = self._opened = 0
             return
         self._failures += 1
-        if self._failures >= self._threshold:
+        now = self._clock()
+        if (
+            self._failures >= self._threshold and now >= self._opens_at
+        ):  # what was in flight does not lengthen the pause
             self._opened += 1
-            self._hold(self._clock())
+            self._hold(now)
 
     def _hold(self, now: float) -> None:
         pause = min(self._pause * 2 ** min(self._opened, 10), self._longest_pause)

@@ -292,7 +292,7 @@ class Transport:
         link = self._link
         app_id = self._app_ids.get(method.capability, "") if self._app_ids is not None else ""
         breaker = link.breaker(app_id)
-        breaker.check()
+        await attempts.admitted(breaker)
         metadata = dict(self._metadata()) if self._metadata is not None else {}
         request_id = metadata.setdefault(CORRELATION_HEADER, attempts.request_id)
         token = self._token if isinstance(self._token, str) else await self._token()
@@ -328,6 +328,18 @@ class _Attempts:
         if self._deadline is None:
             return None
         return max(self._deadline - time.monotonic(), 0.001)
+
+    async def admitted(self, breaker: Breaker) -> None:
+        """Pass the breaker: while it is open a new call is refused at once, and one that was tried before waits."""
+        while True:
+            try:
+                breaker.check()
+            except Unavailable as refusal:
+                if not self._count:
+                    raise
+                await self.again(refusal, unsent=True)
+            else:
+                return
 
     async def again(self, error: IsaError, *, unsent: bool = False) -> None:
         """Wait for the next attempt, or raise the error when there is none."""
