@@ -18,8 +18,9 @@ from rich.table import Table
 
 from runtime.environment import engine_environment
 from runtime.layout import layout_from_environment
-from services.audit.domain import Break, Check, Fact, Head, Kind, Record, Verdict
+from services.audit.domain import Break, Check, Head, Verdict
 from services.audit.projections import lines_of, search_query
+from services.audit.repository import record_of
 
 DATABASE = "audit"
 OWNER = "audit_owner"
@@ -180,27 +181,8 @@ def check(connection: psycopg.Connection[dict[str, Any]], org_id: str, anchors: 
         rows.itersize = 2000
         rows.execute("SELECT * FROM audit_records WHERE org_id = %s ORDER BY seq", [org_id])
         for row in rows:
-            walk.add(record_of(row))
+            walk.add(record_of(org_id, row))
     return walk.verdict(Head(seq=heads[0]["seq"], hash=heads[0]["hash"]) if heads else None)
-
-
-def record_of(row: dict[str, Any]) -> Record:
-    """Return a row as a record."""
-    fact = Fact(
-        record_id=row["record_id"],
-        kind=Kind(row["kind"]),
-        at=row["at"],
-        user_id=row["user_id"],
-        workload=row["workload"],
-        service=row["service"],
-        action=row["action"],
-        resources=tuple(row["resources"]),
-        outcome=row["outcome"],
-        trace_id=row["trace_id"],
-        correlation_id=row["correlation_id"],
-        detail=row["detail"],
-    )
-    return Record(org_id=row["org_id"], seq=row["seq"], fact=fact, prev_hash=row["prev_hash"], hash=row["hash"])
 
 
 def anchors_of(org: str) -> dict[str, dict[int, str]]:

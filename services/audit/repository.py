@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from isa_common import (
     Aborted,
@@ -278,6 +279,11 @@ def as_row(record: Record) -> dict[str, object]:
 
 
 def kept(org_id: str, row: Row) -> Kept:
+    """Return a row as a record, and when it was written."""
+    return Kept(record=record_of(org_id, row), recorded_at=row["recorded_at"])
+
+
+def record_of(org_id: str, row: Row | Mapping[str, Any]) -> Record:
     """Return a row as a record."""
     fact = Fact(
         record_id=row["record_id"],
@@ -293,5 +299,4 @@ def kept(org_id: str, row: Row) -> Kept:
         correlation_id=row["correlation_id"],
         detail=row["detail"],
     )
-    record = Record(org_id=org_id, seq=row["seq"], fact=fact, prev_hash=row["prev_hash"], hash=row["hash"])
-    return Kept(record=record, recorded_at=row["recorded_at"])
+    return Record(org_id=org_id, seq=row["seq"], fact=fact, prev_hash=row["prev_hash"], hash=row["hash"])
