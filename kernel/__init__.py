@@ -24,6 +24,7 @@ from isa_common import (
     Unavailable,
     Unimplemented,
 )
+from kernel.call import concerns
 from kernel.caller import Caller, org_id, user_id
 from kernel.chain import PLATFORM
 from kernel.dapr.state import Put, Remove, Versioned
@@ -32,6 +33,7 @@ from kernel.errors import ErrorMap, Poison
 from kernel.http import Body, View
 from kernel.parts import Parts, new_id, utc_now
 from kernel.rpc.server import Adapter
+from kernel.rpc.status import status
 from kernel.settings import RoomSettings, Seconds
 from kernel.telemetry import POOL, POOL_WAIT, log, tracer
 from kernel.work import Work
@@ -73,6 +75,7 @@ __all__ = [
     "Versioned",
     "View",
     "Work",
+    "concerns",
     "delete",
     "get",
     "job",
@@ -84,6 +87,7 @@ __all__ = [
     "patch",
     "post",
     "put",
+    "status",
     "tracer",
     "user_id",
     "utc_now",

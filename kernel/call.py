@@ -58,3 +58,9 @@ CORRELATION: ContextVar[str] = ContextVar("isa_correlation", default="")
 TRACES: ContextVar[Mapping[str, str]] = ContextVar("isa_traces", default={})  # noqa: B039 -- never written to
 """Trace id of each event in the delivery at hand, by event id: a batch has many."""
 CAUSATION: ContextVar[str | None] = ContextVar("isa_causation", default=None)
+
+
+def concerns(*resources: str) -> None:
+    """Name what the call at hand is about, for its audit record; names as the caller knows them."""
+    if call := CURRENT.get():
+        call.resources += resources

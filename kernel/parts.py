@@ -11,7 +11,7 @@ import prometheus_client
 
 from isa_common import Logs, Sql
 from kernel.avro import Codec
-from kernel.call import CURRENT, TRACES
+from kernel.call import TRACES, concerns
 from kernel.caller import Caller
 from kernel.dapr.bindings import Bindings
 from kernel.dapr.invoke import Invoke
@@ -41,8 +41,7 @@ class Audited:
 
     def resource(self, *ids: str) -> None:
         """Name what the call is about, besides what stands in its path."""
-        if call := CURRENT.get():
-            call.resources += ids
+        concerns(*ids)
 
     def trace_of(self, event_id: str) -> str:
         """Return the W3C trace id that an event of this delivery came with; empty when it came with none."""

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from google.rpc import status_pb2
 from grpc_tools import protoc
 
 SCHEMAS = Path(__file__).parent
@@ -115,10 +116,10 @@ def events_module() -> str:
 def generate(target: Path) -> None:
     """Write everything below an empty folder."""
     protos = sorted(str(path.relative_to(SCHEMAS / "proto")) for path in (SCHEMAS / "proto").rglob("*.proto"))
-    include = Path(protoc.__file__).parent / "_proto"
+    includes = [Path(protoc.__file__).parent / "_proto", Path(status_pb2.__file__).parents[2]]
     stubs = Path(sys.executable).with_name("protoc-gen-mypy")
     outputs = [f"--python_out={target}", f"--plugin=protoc-gen-mypy={stubs}", f"--mypy_out=quiet:{target}"]
-    arguments = ["protoc", f"-I{SCHEMAS / 'proto'}", f"-I{include}", *outputs]
+    arguments = ["protoc", f"-I{SCHEMAS / 'proto'}", *(f"-I{each}" for each in includes), *outputs]
     if protoc.main([*arguments, *protos]) != 0:
         raise SystemExit("protoc refused the contracts.")
     for folder in {path.parent for path in target.rglob("*_pb2.py")}:

@@ -366,14 +366,20 @@ def _unreached(request_id: str) -> Unavailable:
 
 def _error(failure: grpc.aio.AioRpcError, request_id: str) -> IsaError:
     """Our error for a status of the wire, with everything that its details say."""
-    code = Code(failure.code().value[0])
-    message = failure.details() or ""
-    info, retry, bad, asked = ErrorInfo(), RetryInfo(), BadRequest(), RequestInfo()
+    status = Status(code=failure.code().value[0], message=failure.details() or "")
     for key, value in failure.trailing_metadata() or ():
         if key == _STATUS_HEADER and isinstance(value, bytes):
-            for detail in Status.FromString(value).details:
-                for known in (info, retry, bad, asked):
-                    detail.Unpack(known)
+            status.details.extend(Status.FromString(value).details)
+    return error_of(status, request_id)
+
+
+def error_of(status: Status, request_id: str = "") -> IsaError:
+    """Our error for a status: of a call, or of one item in the answer of a batch."""
+    code, message = Code(status.code), status.message
+    info, retry, bad, asked = ErrorInfo(), RetryInfo(), BadRequest(), RequestInfo()
+    for detail in status.details:
+        for known in (info, retry, bad, asked):
+            detail.Unpack(known)
     if not info.reason:  # said by gRPC or a sidecar on the way, in words that name hosts
         code = Code.UNAVAILABLE if code in _NOT_SERVED else code
         message = _PLAIN.get(code, message)
