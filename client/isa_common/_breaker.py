@@ -32,6 +32,11 @@ class Breaker:
         self._opens_at = 0.0
 
     @property
+    def is_closed(self) -> bool:
+        """Whether all is well, as far as the last call tells."""
+        return not self._failures
+
+    @property
     def is_open(self) -> bool:
         """Whether the next call would be refused."""
         return self._failures >= self._threshold and self._clock() < self._opens_at

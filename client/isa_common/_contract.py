@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
+Kind = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
+_KINDS: dict[tuple[bool, bool], Kind] = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+"""By whether requests and whether answers are many; gRPC's names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +27,7 @@ class Method:
 
     path: str
     capability: str
-    is_streaming: bool
+    kind: Kind
     is_idempotent: bool
     serialize: Callable[[Any], bytes]
     deserialize: Callable[[bytes], Any]
@@ -33,7 +42,7 @@ def method(service: ServiceDescriptor, name: str, *, capability: str) -> Method:
     return Method(
         path=f"/{service.full_name}/{descriptor.name}",
         capability=capability,
-        is_streaming=descriptor.server_streaming,
+        kind=_KINDS[descriptor.client_streaming, descriptor.server_streaming],
         is_idempotent=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
         serialize=request.SerializeToString,
         deserialize=response.FromString,

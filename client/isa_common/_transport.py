@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import grpc
@@ -36,6 +35,7 @@ _PLAIN = {
     Code.UNAVAILABLE: "The service could not be reached; is its address right, and is it running?",
     Code.DEADLINE_EXCEEDED: "The call took longer than its deadline.",
 }
+_FAILURES = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError)
 _HEALTHY = frozenset(
     {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.READY}
 )
@@ -69,12 +69,21 @@ class Link:
         self._channel: grpc.aio.Channel | None = self._open()
 
     @property
+    def is_ready(self) -> bool:
+        """Whether a call can go out at once."""
+        channel = self._channel
+        return channel is not None and channel.get_state() is grpc.ChannelConnectivity.READY
+
+    @property
     def is_healthy(self) -> bool:
         """Whether the channel is connected or on its way; asks no network."""
         return self._channel is not None and self._channel.get_state() in _HEALTHY
 
     def breaker(self, app_id: str) -> Breaker:
-        return self._breakers.setdefault(app_id, Breaker())
+        breaker = self._breakers.get(app_id)
+        if breaker is None:
+            breaker = self._breakers[app_id] = Breaker()
+        return breaker
 
     def callable(self, method: Method) -> Any:  # grpc.aio's multi-callables are generic in ways that need Any
         call = self._calls.get(method.path)
@@ -82,7 +91,7 @@ class Link:
             if self._channel is None:
                 self._replace()
             assert self._channel is not None
-            make = self._channel.unary_stream if method.is_streaming else self._channel.unary_unary
+            make = getattr(self._channel, method.kind)
             call = make(method.path, request_serializer=method.serialize, response_deserializer=method.deserialize)
             self._calls[method.path] = call
         return call
@@ -192,6 +201,7 @@ class Transport:
         self._sidecar_token = sidecar_token
         self._root_certificate = root_certificate
         self._link: Link | None = None
+        self._headers: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {}
 
     @property
     def is_connected(self) -> bool:
@@ -230,18 +240,13 @@ class Transport:
         acting: Mapping[str, str] = {},
     ) -> Any:
         """Call a method with one answer."""
-        attempts = _Attempts(method, timeout.total_seconds() if timeout is not None else self._timeout)
+        attempts = _Attempts(method, self._timeout if timeout is None else timeout.total_seconds())
         while True:
-            link, breaker, metadata, request_id = await self._begin(method, acting, attempts)
+            link, breaker, metadata = await self._begin(method, acting, attempts)
             try:
                 response = await link.callable(method)(request, timeout=attempts.left(), metadata=metadata)
-            except grpc.aio.AioRpcError as failure:
-                error = _error(failure, request_id)
-                breaker.record(error.code)
-                await attempts.again(error)
-            except grpc.aio.UsageError:  # the channel was closed under this call before it was sent
-                link.reconnect()
-                await attempts.again(_unreached(request_id), unsent=True)
+            except _FAILURES as failure:
+                await self._failed(failure, link, breaker, attempts)
             else:
                 breaker.record(Code.OK)
                 return response
@@ -255,9 +260,9 @@ class Transport:
         acting: Mapping[str, str] = {},
     ) -> AsyncIterator[Any]:
         """Call a method with many answers; repeated only while none has come. Timeout zero means none."""
-        attempts = _Attempts(method, timeout.total_seconds() if timeout is not None else self._timeout)
+        attempts = _Attempts(method, self._timeout if timeout is None else timeout.total_seconds())
         while True:
-            link, breaker, metadata, request_id = await self._begin(method, acting, attempts)
+            link, breaker, metadata = await self._begin(method, acting, attempts)
             has_answers = False
             call = None
             try:
@@ -265,17 +270,68 @@ class Transport:
                 async for response in call:
                     has_answers = True
                     yield response
-            except grpc.aio.AioRpcError as failure:
-                error = _error(failure, request_id)
-                breaker.record(error.code)
-                if has_answers:
-                    raise error from None
-                await attempts.again(error)
-            except grpc.aio.UsageError:
-                if has_answers:
-                    raise _unreached(request_id) from None
-                link.reconnect()
-                await attempts.again(_unreached(request_id), unsent=True)
+            except _FAILURES as failure:
+                await self._failed(failure, link, breaker, attempts, is_final=has_answers)
+            else:
+                breaker.record(Code.OK)
+                return
+            finally:
+                if call is not None and not call.done():
+                    call.cancel()
+
+    async def collect(
+        self,
+        method: Method,
+        requests: AsyncIterator[Any],
+        *,
+        timeout: timedelta | None = None,
+        acting: Mapping[str, str] = {},
+    ) -> Any:
+        """Call a method that takes many requests and answers once; never repeated once a request was taken."""
+        attempts = _Attempts(method, self._timeout if timeout is None else timeout.total_seconds())
+        sending = _Requests(requests)
+        while True:
+            link, breaker, metadata = await self._begin(method, acting, attempts)
+            call = None
+            try:
+                call = link.callable(method)(sending, timeout=attempts.left(), metadata=metadata)
+                response = await call
+            except _FAILURES as failure:
+                sending.check()
+                await self._failed(failure, link, breaker, attempts, is_final=sending.is_taken)
+            else:
+                breaker.record(Code.OK)
+                return response
+            finally:
+                if call is not None and not call.done():
+                    call.cancel()
+
+    async def duplex(
+        self,
+        method: Method,
+        requests: AsyncIterator[Any],
+        *,
+        timeout: timedelta | None = None,
+        acting: Mapping[str, str] = {},
+    ) -> AsyncIterator[Any]:
+        """Call a method with many requests and many answers, each as they come; Timeout zero means none.
+
+        Never repeated once a request was taken or an answer came. Leaving the iteration early cancels the call.
+        """
+        attempts = _Attempts(method, self._timeout if timeout is None else timeout.total_seconds())
+        sending = _Requests(requests)
+        while True:
+            link, breaker, metadata = await self._begin(method, acting, attempts)
+            has_answers = False
+            call = None
+            try:
+                call = link.callable(method)(sending, timeout=attempts.left(), metadata=metadata)
+                async for response in call:
+                    has_answers = True
+                    yield response
+            except _FAILURES as failure:
+                sending.check()
+                await self._failed(failure, link, breaker, attempts, is_final=sending.is_taken or has_answers)
             else:
                 breaker.record(Code.OK)
                 return
@@ -285,40 +341,104 @@ class Transport:
 
     async def _begin(
         self, method: Method, acting: Mapping[str, str], attempts: _Attempts
-    ) -> tuple[Link, Breaker, tuple[tuple[str, str], ...], str]:
+    ) -> tuple[Link, Breaker, tuple[tuple[str, str], ...]]:
         """What an attempt needs: a connected link, a closed breaker, and fresh metadata."""
-        if self._link is None:
-            self._link = _join(self.address, self._root_certificate)
         link = self._link
+        if link is None:
+            link = self._link = _join(self.address, self._root_certificate)
         app_id = self._app_ids.get(method.capability, "") if self._app_ids is not None else ""
         breaker = link.breaker(app_id)
-        await attempts.admitted(breaker)
-        metadata = dict(self._metadata()) if self._metadata is not None else {}
-        request_id = metadata.setdefault(CORRELATION_HEADER, attempts.request_id)
+        if not breaker.is_closed:
+            await attempts.admitted(breaker)
         token = self._token if isinstance(self._token, str) else await self._token()
+        known = self._headers.get(method.path)
+        if known is None or known[0] is not token:
+            known = self._headers[method.path] = (token, self._fixed(method, token, app_id))
+        if self._metadata is None:
+            metadata = (*known[1], (CORRELATION_HEADER, attempts.request_id), *acting.items())
+        else:
+            given = dict(self._metadata())
+            attempts.request_id = given.setdefault(CORRELATION_HEADER, attempts.request_id)
+            metadata = (*given.items(), *known[1], *acting.items())
+        if not link.is_ready:
+            left = attempts.left()
+            within = self._connect_timeout if left is None else min(self._connect_timeout, left)
+            if not await link.ready(within):
+                breaker.record(Code.UNAVAILABLE)
+                raise _unreached(attempts.request_id)
+        return link, breaker, metadata
+
+    def _fixed(self, method: Method, token: str, app_id: str) -> tuple[tuple[str, str], ...]:
+        """The metadata that all calls of a method have while the token is the same."""
+        metadata = []
         if token:
-            metadata["authorization"] = f"Bearer {token}"
-        metadata.update(acting)
+            metadata.append(("authorization", f"Bearer {token}"))
         if app_id:
-            metadata["dapr-app-id"] = app_id
+            metadata.append(("dapr-app-id", app_id))
             if self._sidecar_token:
-                metadata["dapr-api-token"] = self._sidecar_token
-            if method.is_streaming:
-                metadata["dapr-stream"] = "true"
-        within = self._connect_timeout
-        if (left := attempts.left()) is not None:
-            within = min(within, left)
-        if not await link.ready(within):
-            breaker.record(Code.UNAVAILABLE)
-            raise _unreached(request_id)
-        return link, breaker, tuple(metadata.items()), request_id
+                metadata.append(("dapr-api-token", self._sidecar_token))
+            if method.kind != "unary_unary":
+                metadata.append(("dapr-stream", "true"))
+        return tuple(metadata)
+
+    async def _failed(
+        self, failure: BaseException, link: Link, breaker: Breaker, attempts: _Attempts, *, is_final: bool = False
+    ) -> None:
+        """Return when a call is to be tried again, else raise its error."""
+        is_unsent = False
+        match failure:
+            case grpc.aio.AioRpcError():
+                error = _error(failure, attempts.request_id)
+                breaker.record(error.code)
+            case asyncio.CancelledError():
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise failure
+                error = _unreached(attempts.request_id)  # the channel was replaced, and its calls ended
+            case _:  # the channel was closed before this call was sent
+                link.reconnect()
+                error, is_unsent = _unreached(attempts.request_id), True
+        if is_final:
+            raise error from None
+        await attempts.again(error, unsent=is_unsent)
+
+
+class _Requests:
+    """The requests of a caller on their way; knows whether one was taken, and keeps what went wrong in their making."""
+
+    __slots__ = ("_error", "_requests", "is_taken")
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
+        self._requests = requests
+        self._error: Exception | None = None
+        self.is_taken = False
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> Any:
+        self.is_taken = True
+        try:
+            return await anext(self._requests)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self._error = error
+            raise
+
+    def check(self) -> None:
+        """Raise what the making of a request raised: gRPC only ends the call for it."""
+        if self._error is not None:
+            raise self._error
 
 
 class _Attempts:
     """When one call may be tried again: if that is safe, with growing jittered pauses, in its deadline."""
 
+    __slots__ = ("_count", "_deadline", "_is_idempotent", "request_id")
+
     def __init__(self, method: Method, timeout: float) -> None:
-        self.request_id = uuid4().hex
+        self.request_id = f"{random.getrandbits(128):032x}"
         self._is_idempotent = method.is_idempotent
         self._deadline = time.monotonic() + timeout if timeout else None
         self._count = 0
