@@ -51,6 +51,8 @@ class Call:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     slot: Slot | None = None
     """Place of its audit record; None for a call that leaves none."""
+    grows: int = 0
+    """Bytes that it was let in to store."""
 
 
 CURRENT: ContextVar[Call | None] = ContextVar("isa_call", default=None)

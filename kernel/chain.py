@@ -1,5 +1,6 @@
-"""What every call goes through, once, for gRPC and HTTP alike: telemetry, errors, audit, deadline, auth, the method.
+"""What every call goes through, once, for gRPC and HTTP alike.
 
+In this order: telemetry, errors, audit, deadline, auth, shares, the method.
 Audit stands outside auth, so that refused attempts are recorded too. An interceptor is a context manager around a
 `Call`.
 """
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from isa.events import AuditEntry
@@ -20,6 +21,7 @@ from kernel.audit import AuditSpool
 from kernel.call import CORRELATION, CURRENT, Call
 from kernel.errors import GONE, ErrorMap, ours
 from kernel.identity import Identity
+from kernel.shares import Shares
 
 PLATFORM = "platform"
 """Audit chain of what belongs to no organisation; outside the grammar of organisation ids."""
@@ -44,6 +46,8 @@ class Chain:
     default_timeout: float = 30.0
     errors: ErrorMap | None = None
     """The room's table of engine exceptions."""
+    shares: Shares | None = None
+    """What each organisation may use at once; None where calls are not limited."""
 
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[None]:
@@ -53,7 +57,8 @@ class Chain:
         try:
             async with self.telemetry(call), self.translated(call), self.audit(call), self.deadline(call):
                 await self.auth(call)
-                yield
+                with self.shared(call):
+                    yield
         finally:
             CURRENT.reset(current)
             CORRELATION.reset(correlation)
@@ -154,3 +159,18 @@ class Chain:
         if not call.caller.workload or call.rule.audit_always:
             call.slot = self.spool.reserve(call.caller.org or PLATFORM, mutating=not call.rule.read_only)
         call.caller.require(call.rule.permission)
+
+    @contextmanager
+    def shared(self, call: Call) -> Iterator[None]:
+        """Let the call in while its organisation is within its share, and count it."""
+        if self.shares is None or call.caller is None:
+            yield
+            return
+        account = self.shares.enter(call.caller, is_stream=call.is_stream)
+        is_error = True
+        try:
+            yield
+            is_error = False
+        finally:
+            if account:
+                self.shares.leave(account, call, is_error=is_error)

@@ -20,6 +20,7 @@ from kernel.dapr.secrets import Secrets
 from kernel.dapr.state import State
 from kernel.inbox import Inbox
 from kernel.outbox import Outbox
+from kernel.shares import Shares
 from kernel.work import Work
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
@@ -74,6 +75,7 @@ class Parts:
     secrets: Secrets
     invoke: Invoke
     bindings: Bindings
+    shares: Shares = field(default_factory=Shares)
     clock: Callable[[], datetime] = utc_now
     new_id: Callable[[str], str] = new_id
     audit: Audited = field(default_factory=Audited)

@@ -43,6 +43,8 @@ from kernel.parts import Parts, new_id, utc_now
 from kernel.rpc import callbacks as rpc_callbacks
 from kernel.rpc.server import Adapter, RpcServer
 from kernel.settings import ProcessSettings
+from kernel.shares import Limits, Shares
+from kernel.usage import Usage
 
 T = TypeVar("T")
 START_WITHIN = 120.0
@@ -121,6 +123,15 @@ class Process:
             secrets=Secrets(self._sidecar, on_read=self._audit_secret),
             invoke=self._invoke,
             bindings=Bindings(self._sidecar),
+            shares=Shares(
+                Limits(
+                    calls=settings.share_calls,
+                    streams=settings.share_streams,
+                    rate=settings.share_rate,
+                    burst=settings.share_burst,
+                    bytes=settings.share_bytes,
+                )
+            ),
         )
         self._delivery = Delivery(settings.app_id, self._codec, self._pubsub.publish)
         self._control = Control(
@@ -215,7 +226,8 @@ class Process:
         settings = self.settings
         check(self._room)
         if isinstance(self._room, Adapter):
-            self._chain.errors = self._room.errors
+            self._chain.errors, self._chain.shares = self._room.errors, self.parts.shares
+            self.parts.shares.stored = getattr(self._inner, "stored", None)
             app, port = FastAPI(openapi_url=None), settings.metrics_port
             self._rpc = RpcServer(
                 f"{settings.app_host}:{settings.app_port}",
@@ -224,6 +236,7 @@ class Process:
                 deliver=self._deliver,
             )
             self._rpc.add(self._room)
+            self._rpc.add(Adapter(service="isa.usage.v1.Usage", implementation=Usage(self.parts.shares)))
         else:
             app = http_app(self._room, title=self.name, chain=self._chain, max_body=settings.max_body)
             self._delivery.register(self._room)

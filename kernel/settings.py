@@ -62,6 +62,16 @@ class ProcessSettings(BaseSettings):
     """How long work in flight may finish after SIGTERM."""
     call_timeout: float = Field(30.0, gt=0, validation_alias="ISA_CALL_TIMEOUT")
     """Seconds that a call may take when its caller named no deadline."""
+    share_calls: int = Field(256, gt=0, validation_alias="ISA_SHARE_CALLS")
+    """Calls that an organisation may have open at an adapter's replica, streams aside."""
+    share_streams: int = Field(64, gt=0, validation_alias="ISA_SHARE_STREAMS")
+    """Streams that an organisation may have open at an adapter's replica."""
+    share_rate: float = Field(5000.0, gt=0, validation_alias="ISA_SHARE_RATE")
+    """Items a second that an organisation may send to an adapter's replica: one a call, or as many as its batch has."""
+    share_burst: float = Field(10_000.0, ge=1, validation_alias="ISA_SHARE_BURST")
+    """Items that it may send at once after a rest."""
+    share_bytes: int = Field(10 << 30, gt=0, validation_alias="ISA_SHARE_BYTES")
+    """Bytes that an organisation may store on an adapter's engine."""
     max_body: int = Field(1 << 20, validation_alias="ISA_MAX_BODY")
     """Largest HTTP body in bytes, where a route does not say otherwise."""
     issuer: str = Field("isa-users", validation_alias="ISA_TOKEN_ISSUER")

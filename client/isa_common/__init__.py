@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from isa_common._client import Isa
-from isa_common._logs import Direction, Entry, Logs, Page
+from isa_common._logs import Direction, Entry, Logs, LogStatistics, Page, Sample, Samples
 from isa_common._sql import Result, Row, Sql, Statement
+from isa_common._usage import Share, Usage, Used
 from isa_common.errors import (
     Aborted,
     AlreadyExists,
@@ -37,6 +38,7 @@ __all__ = [
     "InvalidArgument",
     "Isa",
     "IsaError",
+    "LogStatistics",
     "Logs",
     "NotFound",
     "Page",
@@ -45,9 +47,14 @@ __all__ = [
     "ResourceExhausted",
     "Result",
     "Row",
+    "Sample",
+    "Samples",
+    "Share",
     "Sql",
     "Statement",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Usage",
+    "Used",
 ]

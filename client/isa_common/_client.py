@@ -11,6 +11,7 @@ from typing import Self
 from isa_common._logs import Logs
 from isa_common._sql import Sql
 from isa_common._transport import MetadataSource, TokenSource, Transport
+from isa_common._usage import Usage
 
 _APP_IDS = {"sql": "postgres-grpc", "logs": "loki-grpc"}
 """Which app serves a capability, seen from a sidecar."""
@@ -61,6 +62,11 @@ class Isa:
     def logs(self) -> Logs:
         """Log lines of the caller's organisation."""
         return Logs(self._transport)
+
+    @cached_property
+    def usage(self) -> Usage:
+        """What the caller's organisation uses of each engine."""
+        return Usage(self._transport)
 
     @property
     def reconnects(self) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -15,10 +16,12 @@ import pytest
 import pytest_asyncio
 
 from isa_common import Isa
+from isa_common.testing import FakeCloud
 from kernel.call import Call
 from kernel.caller import Caller
 from kernel.chain import Chain
 from kernel.rpc.server import Adapter, RpcServer
+from kernel.shares import Shares
 
 ROOM = "conformance"
 """A room of the tests: a database with both logins of a room."""
@@ -102,6 +105,56 @@ def workload(address: str, name: str = ROOM) -> Isa:
     return Isa(address, token=json.dumps({"workload": name}))
 
 
+@dataclass(frozen=True)
+class Clients:
+    """Makes clients of one cloud: of people, and of our own workloads."""
+
+    person: Callable[..., Isa]
+    workload: Callable[..., Isa]
+
+
+@pytest_asyncio.fixture
+async def opened() -> AsyncIterator[list[Isa]]:
+    """The clients of a test, closed at its end."""
+    clients: list[Isa] = []
+    yield clients
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture(params=["fake", "engine"])
+def clients(request: pytest.FixtureRequest, opened: list[Isa]) -> Clients:
+    """Clients of the cloud in memory and of the engine; the suite's own fixture `address` serves its adapter."""
+
+    def kept(make: Callable[..., Isa]) -> Callable[..., Isa]:
+        def keep(*args: str) -> Isa:
+            opened.append(make(*args))
+            return opened[-1]
+
+        return keep
+
+    if request.param == "fake":
+        cloud = FakeCloud()
+        return Clients(
+            person=kept(lambda org, user="user-1": cloud.isa(org, user)),
+            workload=kept(lambda name=ROOM: cloud.isa("", "", workload=name)),
+        )
+    address = request.getfixturevalue("address")
+    return Clients(person=kept(partial(person, address)), workload=kept(partial(workload, address)))
+
+
+@pytest.fixture
+def as_person(clients: Clients) -> Callable[..., Isa]:
+    """`as_person(org, user="user-1")` is a client of that person."""
+    return clients.person
+
+
+@pytest.fixture
+def as_workload(clients: Clients) -> Callable[..., Isa]:
+    """`as_workload(name)` is a client of one of our own programs."""
+    return clients.workload
+
+
 class Secrets:
     """The secret store of the tests."""
 
@@ -117,6 +170,7 @@ class FakeParts:
     """What an adapter needs of the kernel's parts."""
 
     secrets: Secrets
+    shares: Shares = field(default_factory=Shares)
 
 
 @pytest.fixture(scope="session")
