@@ -25,6 +25,12 @@ import re
 from datetime import timedelta
 from enum import IntEnum
 
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
 __all__ = [
     "Aborted",
     "AlreadyExists",
@@ -44,6 +50,10 @@ __all__ = [
     "Unimplemented",
     "error_class",
 ]
+
+DOMAIN = "isa.cloud"
+LONGEST_VALUE = 512
+"""Characters of a detail's value; metadata have a limit, and an error must always get through."""
 
 
 class Code(IntEnum):
@@ -217,3 +227,28 @@ def error_class(code: Code, reason: str = "") -> type[IsaError]:
     if code is Code.FAILED_PRECONDITION and reason == "PRECONDITION_FAILED":
         return PreconditionFailed
     return _CLASSES.get(code, Internal)
+
+
+def status_of(error: IsaError) -> Status:
+    """The google.rpc.Status of an error: ErrorInfo always, the others where they say something."""
+    info = ErrorInfo(
+        reason=error.reason,
+        domain=DOMAIN,
+        metadata={name: value[:LONGEST_VALUE] for name, value in error.details.items()},
+    )
+    details: list[Message] = [info]
+    if error.request_id:
+        details.append(RequestInfo(request_id=error.request_id))
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromTimedelta(error.retry_after)
+        details.append(RetryInfo(retry_delay=delay))
+    if error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message[:LONGEST_VALUE])
+        details.append(BadRequest(field_violations=[violation]))
+    packed = []
+    for detail in details:
+        wrapped = AnyMessage()
+        wrapped.Pack(detail)
+        packed.append(wrapped)
+    return Status(code=int(error.code), message=error.message, details=packed)
