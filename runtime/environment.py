@@ -21,5 +21,11 @@ def own_engine_environment(layout: Layout) -> dict[str, str]:
         "POSTGRES_HOST": "127.0.0.1",
         "POSTGRES_PORT": str(layout.engine_port("postgres")),
         "LOKI_URL": f"http://{layout.address('loki')}",
+        "REDIS_HOST": "127.0.0.1",
+        "REDIS_PORT": str(layout.engine_port("redis")),
+        "NATS_URL": f"nats://{layout.address('nats')}",
+        "MINIO_URL": f"http://{layout.address('minio')}",
+        "MINIO_PUBLIC_URL": f"http://{layout.address('minio')}",
+        "QDRANT_FOLDER": str(layout.data / "qdrant"),
         "ISA_SECRETS_FILE": str(layout.secrets),
     }

@@ -66,3 +66,21 @@ def postgres(port: int) -> Probe:
             return False
 
     return probe
+
+
+def redis(port: int, password: str) -> Probe:
+    """Ready when the server answers to its password; while it reads its data, it says that it is loading."""
+
+    async def probe() -> bool:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    writer.write(f"AUTH {password}\r\nPING\r\n".encode())
+                    return await reader.readline() == b"+OK\r\n" and await reader.readline() == b"+PONG\r\n"
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+
+    return probe

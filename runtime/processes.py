@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from runtime import health, kafka, loki, postgres
+from runtime import health, kafka, loki, nats, postgres, redis
 from runtime.engines import Engines
 from runtime.environment import own_engine_environment
 from runtime.layout import CHECKOUT, Layout
@@ -108,7 +108,7 @@ def declare(
 
 
 def engine_processes(layout: Layout, engines: Engines, secrets: Mapping[str, str]) -> list[Process]:
-    """PostgreSQL, Kafka, Loki, Dapr's scheduler and the schema registry."""
+    """PostgreSQL, Kafka, Loki, Redis, NATS, MinIO, Dapr's scheduler and the schema registry."""
     port, java = layout.engine_port, str(engines.java)
 
     async def prepare_postgres() -> None:
@@ -119,6 +119,12 @@ def engine_processes(layout: Layout, engines: Engines, secrets: Mapping[str, str
 
     async def prepare_loki() -> None:
         loki.prepare(layout)
+
+    async def prepare_redis() -> None:
+        redis.prepare(layout, secrets)
+
+    async def prepare_nats() -> None:
+        nats.prepare(layout, secrets)
 
     return [
         Process(
@@ -159,6 +165,43 @@ def engine_processes(layout: Layout, engines: Engines, secrets: Mapping[str, str
             ports=(port("loki"), port("loki-grpc")),
             healthy=health.http(f"http://{layout.address('loki')}/ready"),
             prepare=prepare_loki,
+        ),
+        Process(
+            name="redis",
+            does="cache",
+            kind="engine",
+            command=(str(engines.redis), str(redis.configuration(layout))),
+            ports=(port("redis"),),
+            healthy=health.redis(port("redis"), secrets["redis-password"]),
+            prepare=prepare_redis,
+        ),
+        Process(
+            name="nats",
+            does="streams",
+            kind="engine",
+            command=(str(engines.binary("nats", "nats-server")), "--config", str(nats.configuration(layout))),
+            environment={"GOMEMLIMIT": "150MiB"},
+            ports=(port("nats"), port("nats-monitor")),
+            healthy=health.http(f"http://{layout.address('nats-monitor')}/healthz"),
+            prepare=prepare_nats,
+        ),
+        Process(
+            name="minio",
+            does="objects",
+            kind="engine",
+            command=(
+                str(engines.binary("minio", "minio")), "server", "--quiet", "--address", layout.address("minio"),
+                str(layout.data / "minio"),
+            ),
+            environment={
+                "MINIO_ROOT_USER": secrets["minio-access-key"],
+                "MINIO_ROOT_PASSWORD": secrets["minio-secret-key"],
+                "MINIO_BROWSER": "off",
+                "MINIO_UPDATE": "off",
+                "GOMEMLIMIT": "300MiB",
+            },
+            ports=(port("minio"),),
+            healthy=health.http(f"http://{layout.address('minio')}/minio/health/cluster"),
         ),
         Process(
             name="scheduler",

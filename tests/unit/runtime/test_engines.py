@@ -85,10 +85,10 @@ def test_what_only_tests_run_is_had_on_demand(tmp_path: Path) -> None:
 
 
 def test_the_go_compiler_is_fetched_only_to_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "system_go", lambda: None)
+    monkeypatch.setattr(module, "on_path", lambda _: None)
     engines = Engines(Layout(home=tmp_path, cache=tmp_path), load_engines())
     names = {engine.name for engine in engines.missing()}
-    for name in ("dapr", "loki"):
+    for name in ("dapr", "loki", "minio"):
         engines.folder(name).mkdir(parents=True)
 
     assert "go" in names

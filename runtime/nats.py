@@ -1,0 +1,41 @@
+"""NATS's configuration: JetStream that syncs before it acknowledges, one login, nothing on other interfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from runtime.layout import Layout
+from runtime.secrets import write_private
+
+
+def configuration(layout: Layout) -> Path:
+    """Where NATS's configuration is written."""
+    return layout.run / "nats.conf"
+
+
+def prepare(layout: Layout, secrets: Mapping[str, str]) -> None:
+    """Write the configuration."""
+    write_private(configuration(layout), document(layout, secrets["nats-password"]))
+
+
+def document(layout: Layout, password: str) -> str:
+    """The configuration file."""
+    return f"""\
+server_name: isa
+listen: "{layout.address("nats")}"
+http: "{layout.address("nats-monitor")}"
+max_payload: 8MB
+max_pending: 64MB
+write_deadline: "10s"
+authorization {{
+  user: isa
+  password: "{password}"
+}}
+jetstream {{
+  store_dir: "{layout.data / "nats"}"
+  sync_interval: always
+  max_memory_store: 64MB
+  max_file_store: 8GB
+}}
+"""
