@@ -35,6 +35,7 @@ from kernel.parts import Parts, new_id, utc_now
 from kernel.rpc.server import Adapter
 from kernel.rpc.status import status
 from kernel.settings import RoomSettings, Seconds
+from kernel.shares import Shares
 from kernel.telemetry import POOL, POOL_WAIT, log, tracer
 from kernel.work import Work
 
@@ -67,6 +68,7 @@ __all__ = [
     "RoomSettings",
     "Row",
     "Seconds",
+    "Shares",
     "Sql",
     "Statement",
     "Unauthenticated",
