@@ -15,7 +15,7 @@ import yaml
 from runtime import health, kafka, loki, nats, postgres, redis
 from runtime.engines import Engines
 from runtime.environment import own_engine_environment
-from runtime.layout import CHECKOUT, Layout
+from runtime.layout import CHECKOUT, ENGINE_PORTS, Layout
 from runtime.supervisor import Program
 
 Prepare = Callable[[], Awaitable[None]]
@@ -311,9 +311,17 @@ class App:
         return bool(self.values["appProtocol"] == "grpc")
 
     @property
-    def engine(self) -> str:
-        """The engine that an adapter stands before; it is named after it."""
-        return self.name.removesuffix("-grpc")
+    def engine(self) -> str | None:
+        """The engine that an adapter stands before, and is named after; none when it has it in itself."""
+        name = self.name.removesuffix("-grpc")
+        return name if self.is_grpc and name in ENGINE_PORTS else None
+
+    @property
+    def absent(self) -> str:
+        """Why it cannot be started; empty when it can."""
+        package = self.command[-1]
+        exists = (CHECKOUT / package.replace(".", "/") / "app.py").exists()
+        return "" if exists else f"{package} has no app.py"
 
     @property
     def command(self) -> list[str]:
@@ -391,6 +399,7 @@ def sidecar(layout: Layout, engines: Engines, app: App, environment: Mapping[str
         healthy=health.http(f"http://127.0.0.1:{http}/v1.0/healthz/outbound"),
         needs=("kafka", "scheduler", "databases"),
         stop_seconds=35,
+        absent=app.absent,
     )
 
 
@@ -413,20 +422,24 @@ def room(layout: Layout, app: App, environment: Mapping[str, str]) -> Process:
         own["METRICS_PORT"] = str(layout.port(int(environment["METRICS_PORT"])))
         ports.append(int(own["METRICS_PORT"]))
     command = [sys.executable if word == "python" else word for word in app.command]
-    package = app.command[-1]
-    exists = (CHECKOUT / package.replace(".", "/") / "app.py").exists()
     first = ADAPTERS_FIRST[: ADAPTERS_FIRST.index(app.name)] if app.name in ADAPTERS_FIRST else ADAPTERS_FIRST
     return Process(
         name=app.name,
-        does=package,
+        does=app.command[-1],
         kind="app",
         command=tuple(command),
         environment={**environment, **own},
         ports=tuple(ports),
         healthy=health.http(f"http://127.0.0.1:{own.get('METRICS_PORT', port)}/readyz"),
-        needs=(f"{app.name}-dapr", "migrate", "topics", *([app.engine] if app.is_grpc else first)),
+        needs=(
+            f"{app.name}-dapr",
+            "migrate",
+            "topics",
+            *([app.engine] if app.engine else ()),
+            *(() if app.is_grpc else first),
+        ),
         stop_seconds=40,
-        absent="" if exists else f"{package} has no app.py",
+        absent=app.absent,
     )
 
 
