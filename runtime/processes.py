@@ -422,7 +422,11 @@ def room(layout: Layout, app: App, environment: Mapping[str, str]) -> Process:
         own["METRICS_PORT"] = str(layout.port(int(environment["METRICS_PORT"])))
         ports.append(int(own["METRICS_PORT"]))
     command = [sys.executable if word == "python" else word for word in app.command]
-    first = ADAPTERS_FIRST[: ADAPTERS_FIRST.index(app.name)] if app.name in ADAPTERS_FIRST else ADAPTERS_FIRST
+    first: tuple[str, ...]
+    if app.is_grpc:
+        first = (app.engine,) if app.engine else ()
+    else:
+        first = ADAPTERS_FIRST[: ADAPTERS_FIRST.index(app.name)] if app.name in ADAPTERS_FIRST else ADAPTERS_FIRST
     return Process(
         name=app.name,
         does=app.command[-1],
@@ -431,13 +435,7 @@ def room(layout: Layout, app: App, environment: Mapping[str, str]) -> Process:
         environment={**environment, **own},
         ports=tuple(ports),
         healthy=health.http(f"http://127.0.0.1:{own.get('METRICS_PORT', port)}/readyz"),
-        needs=(
-            f"{app.name}-dapr",
-            "migrate",
-            "topics",
-            *([app.engine] if app.engine else ()),
-            *(() if app.is_grpc else first),
-        ),
+        needs=(f"{app.name}-dapr", "migrate", "topics", *first),
         stop_seconds=40,
         absent=app.absent,
     )
