@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from isa.logs.v1 import logs_pb2
-from isa_common._contract import method
+from isa_common._coalesce import Coalescer
+from isa_common._contract import Method, method
 from isa_common._sql import Acting, acting
-from isa_common._transport import Transport
+from isa_common._transport import Transport, error_of
+from isa_common.errors import InvalidArgument, IsaError
 
 _SERVICE = logs_pb2.DESCRIPTOR.services_by_name["Logs"]
 _PUSH = method(_SERVICE, "Push", capability="logs")
 _QUERY = method(_SERVICE, "Query", capability="logs")
+_QUERY_MANY = method(_SERVICE, "QueryMany", capability="logs")
+_INSTANT = method(_SERVICE, "InstantQuery", capability="logs")
+_RANGE = method(_SERVICE, "RangeQuery", capability="logs")
+_LABELS = method(_SERVICE, "Labels", capability="logs")
+_VALUES = method(_SERVICE, "LabelValues", capability="logs")
+_SERIES = method(_SERVICE, "Series", capability="logs")
+_STATISTICS = method(_SERVICE, "Statistics", capability="logs")
 _TAIL = method(_SERVICE, "Tail", capability="logs")
+_ENTRIES = 5000
+"""Entries of one push."""
 
 
 class Direction(IntEnum):
@@ -50,21 +64,44 @@ class Page:
     """Where the next page begins; empty on the last one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A value at a moment."""
+
+    time: datetime
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The samples of one combination of labels, oldest first."""
+
+    labels: Mapping[str, str]
+    samples: list[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """How much a selector holds; bytes are those of the lines, before compression."""
+
+    streams: int
+    entries: int
+    bytes: int
+
+
 class Logs:
     """Push, query and follow log lines."""
 
     def __init__(self, transport: Transport, *, acting_for: Mapping[str, str] = {}) -> None:
         self._transport = transport
         self._acting = acting_for
+        self._push = Coalescer(self._push_one, self._push_many)
 
     async def push(self, entries: Sequence[Entry], *, timeout: timedelta | None = None) -> int:
         """Store lines and return how many were taken. The store drops a line that it holds already."""
         now = datetime.now(UTC)  # set here, so that a repeated push is the same push
         request = logs_pb2.PushRequest(entries=[_message(entry, now) for entry in entries])
-        response: logs_pb2.PushResponse = await self._transport.unary(
-            _PUSH, request, timeout=timeout, acting=self._acting
-        )
-        return response.accepted
+        return (await self._push(request, timeout)).accepted
 
     async def query(
         self,
@@ -78,26 +115,101 @@ class Logs:
         timeout: timedelta | None = None,
     ) -> Page:
         """Return a page of the lines that a LogQL query selects: the last hour, 100 lines, newest first."""
-        request = logs_pb2.QueryRequest(
-            query=query,
-            start=_timestamp(start),
-            end=_timestamp(end),
-            limit=limit,
-            direction=logs_pb2.Direction.ValueType(direction),
-            cursor=cursor,
+        response: logs_pb2.QueryResponse = await self._call(
+            _QUERY, _question(query, start, end, limit, direction, cursor), timeout
         )
-        response: logs_pb2.QueryResponse = await self._transport.unary(
-            _QUERY, request, timeout=timeout, acting=self._acting
+        return _page(response)
+
+    async def query_many(
+        self,
+        queries: Sequence[str],
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 0,
+        direction: Direction = Direction.BACKWARD,
+        timeout: timedelta | None = None,
+    ) -> list[Page | IsaError]:
+        """Return the first page of each query, or what was wrong with it; at most 20 queries."""
+        request = logs_pb2.QueryManyRequest(
+            queries=[_question(query, start, end, limit, direction, "") for query in queries]
         )
-        return Page([_entry(entry) for entry in response.entries], response.next_cursor)
+        response: logs_pb2.QueryManyResponse = await self._call(_QUERY_MANY, request, timeout)
+        return [_page(each.ok) if each.HasField("ok") else error_of(each.error) for each in response.outcomes]
+
+    async def instant_query(
+        self, query: str, *, time: datetime | None = None, timeout: timedelta | None = None
+    ) -> list[Samples]:
+        """Return the value of a LogQL metric query at one moment: now, unless a time is given."""
+        request = logs_pb2.InstantQueryRequest(query=query, time=_timestamp(time))
+        response: logs_pb2.InstantQueryResponse = await self._call(_INSTANT, request, timeout)
+        return [_samples(series) for series in response.series]
+
+    async def range_query(
+        self,
+        query: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        step: timedelta | None = None,
+        timeout: timedelta | None = None,
+    ) -> list[Samples]:
+        """Return the values of a LogQL metric query over the last hour, or another range, one a step."""
+        request = logs_pb2.RangeQueryRequest(
+            query=query, start=_timestamp(start), end=_timestamp(end), step=_duration(step)
+        )
+        response: logs_pb2.RangeQueryResponse = await self._call(_RANGE, request, timeout)
+        return [_samples(series) for series in response.series]
+
+    async def labels(
+        self, *, start: datetime | None = None, end: datetime | None = None, timeout: timedelta | None = None
+    ) -> list[str]:
+        """Return the names of the labels in use in the last hour, or another range."""
+        request = logs_pb2.LabelsRequest(start=_timestamp(start), end=_timestamp(end))
+        response: logs_pb2.LabelsResponse = await self._call(_LABELS, request, timeout)
+        return list(response.names)
+
+    async def label_values(
+        self,
+        name: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        timeout: timedelta | None = None,
+    ) -> list[str]:
+        """Return the values of one label in the last hour, or another range."""
+        request = logs_pb2.LabelValuesRequest(name=name, start=_timestamp(start), end=_timestamp(end))
+        response: logs_pb2.LabelValuesResponse = await self._call(_VALUES, request, timeout)
+        return list(response.values)
+
+    async def series(
+        self,
+        *selectors: str,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        timeout: timedelta | None = None,
+    ) -> list[dict[str, str]]:
+        """Return the labels of each stream that one of the selectors matches."""
+        request = logs_pb2.SeriesRequest(selectors=selectors, start=_timestamp(start), end=_timestamp(end))
+        response: logs_pb2.SeriesResponse = await self._call(_SERIES, request, timeout)
+        return [dict(series.labels) for series in response.series]
+
+    async def statistics(
+        self,
+        selector: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        timeout: timedelta | None = None,
+    ) -> LogStatistics:
+        """Count the streams, lines and bytes of a selector."""
+        request = logs_pb2.StatisticsRequest(selector=selector, start=_timestamp(start), end=_timestamp(end))
+        response: logs_pb2.StatisticsResponse = await self._call(_STATISTICS, request, timeout)
+        return LogStatistics(response.streams, response.entries, response.bytes)
 
     async def tail(self, query: str, *, since: timedelta | None = None) -> AsyncIterator[Entry]:
         """Return lines as they arrive, until the iterator is closed."""
-        duration = None
-        if since is not None:
-            duration = Duration()
-            duration.FromTimedelta(since)
-        request = logs_pb2.TailRequest(query=query, since=duration)
+        request = logs_pb2.TailRequest(query=query, since=_duration(since))
         async for response in self._transport.stream(_TAIL, request, timeout=timedelta(0), acting=self._acting):
             for entry in response.entries:
                 yield _entry(entry)
@@ -106,6 +218,34 @@ class Logs:
         """Return the same, acting for an organisation; only our own workloads may."""
         return Logs(self._transport, acting_for=acting(caller, org, user))
 
+    async def _push_one(self, request: logs_pb2.PushRequest, timeout: timedelta | None) -> logs_pb2.PushResponse:
+        response: logs_pb2.PushResponse = await self._call(_PUSH, request, timeout)
+        return response
+
+    async def _push_many(
+        self, requests: list[logs_pb2.PushRequest], timeout: timedelta | None
+    ) -> list[logs_pb2.PushResponse | IsaError]:
+        """Push for several callers at a time; where that is refused, for each alone, so that each has its own error."""
+        together = logs_pb2.PushRequest(entries=[entry for request in requests for entry in request.entries])
+        if len(together.entries) <= _ENTRIES:
+            try:
+                await self._push_one(together, timeout)
+            except InvalidArgument:
+                pass
+            else:
+                return [logs_pb2.PushResponse(accepted=len(request.entries)) for request in requests]
+
+        async def alone(request: logs_pb2.PushRequest) -> logs_pb2.PushResponse | IsaError:
+            try:
+                return await self._push_one(request, timeout)
+            except IsaError as error:
+                return error
+
+        return await asyncio.gather(*map(alone, requests))
+
+    async def _call(self, method: Method, request: Message, timeout: timedelta | None) -> Any:
+        return await self._transport.unary(method, request, timeout=timeout, acting=self._acting)
+
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:
     if moment is None:
@@ -113,6 +253,35 @@ def _timestamp(moment: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
+
+
+def _question(
+    query: str, start: datetime | None, end: datetime | None, limit: int, direction: Direction, cursor: str
+) -> logs_pb2.QueryRequest:
+    return logs_pb2.QueryRequest(
+        query=query,
+        start=_timestamp(start),
+        end=_timestamp(end),
+        limit=limit,
+        direction=logs_pb2.Direction.ValueType(direction),
+        cursor=cursor,
+    )
+
+
+def _page(response: logs_pb2.QueryResponse) -> Page:
+    return Page([_entry(entry) for entry in response.entries], response.next_cursor)
+
+
+def _duration(length: timedelta | None) -> Duration | None:
+    if length is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(length)
+    return duration
+
+
+def _samples(series: logs_pb2.Samples) -> Samples:
+    return Samples(dict(series.labels), [Sample(each.time.ToDatetime(UTC), each.value) for each in series.samples])
 
 
 def _message(entry: Entry, now: datetime) -> logs_pb2.Entry:

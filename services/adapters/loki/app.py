@@ -21,5 +21,5 @@ class Settings(RoomSettings):
 
 def create_app(settings: Settings, parts: Parts) -> Adapter:
     """Put the adapter together."""
-    logs = Logs(settings.url, timeout=settings.timeout, newest=settings.newest)
+    logs = Logs(settings.url, timeout=settings.timeout, newest=settings.newest, shares=parts.shares)
     return Adapter(service="isa.logs.v1.Logs", implementation=logs, errors=ERRORS)

@@ -97,6 +97,25 @@ def read(result: Iterable[Mapping[str, Any]]) -> list[Line]:
     return lines
 
 
+def samples(data: Mapping[str, Any]) -> list[logs_pb2.Samples]:
+    """Loki's vector, matrix or number, as series."""
+    if data["resultType"] == "scalar":
+        time, value = data["result"]
+        return [logs_pb2.Samples(samples=[_sample(time / 1000, value)])]  # Loki counts here in milliseconds
+    return [
+        logs_pb2.Samples(
+            labels=series["metric"],
+            samples=[_sample(time, value) for time, value in series.get("values") or (series["value"],)],
+        )
+        for series in data["result"]
+    ]
+
+
+def _sample(time: float, value: str) -> logs_pb2.Sample:
+    seconds, milliseconds = divmod(round(time * 1000), 1000)
+    return logs_pb2.Sample(time=Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000), value=float(value))
+
+
 def mark(entry: logs_pb2.Entry) -> bytes:
     """What tells an entry from its neighbours of the same time."""
     facts = [sorted(entry.labels.items()), sorted(entry.metadata.items()), entry.line]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -15,8 +16,9 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from isa.logs.v1 import logs_pb2
 from isa_common import FailedPrecondition, Internal, InvalidArgument, IsaError, ResourceExhausted, Unavailable
-from kernel import Caller, ErrorMap
+from kernel import Caller, ErrorMap, Shares, concerns, status
 from services.adapters.loki.codec import (
+    LABEL,
     NANOSECONDS,
     Cursor,
     isolate,
@@ -24,12 +26,18 @@ from services.adapters.loki.codec import (
     nanoseconds,
     question,
     read,
+    samples,
     streams,
 )
 
 ENTRIES = 5000
 """Entries of one push, and of one page: Loki's own limit of a query."""
 PAGE = 100
+QUERIES = 20
+"""Queries of one QueryMany."""
+SELECTORS = 50
+STEPS = 11_000
+"""Samples of a series in one answer: Loki's own limit."""
 HOUR = 3600 * NANOSECONDS
 LONGEST_QUERY = 16 * 1024
 TENANT = "X-Scope-OrgID"
@@ -40,7 +48,8 @@ CATEGORIES = {"X-Loki-Response-Encoding-Flags": "categorize-labels"}
 class Logs:
     """The `isa.logs.v1.Logs` service on Loki."""
 
-    def __init__(self, url: str, *, timeout: timedelta, newest: timedelta) -> None:
+    def __init__(self, url: str, *, timeout: timedelta, newest: timedelta, shares: Shares) -> None:
+        self._shares = shares
         self._url = url.rstrip("/")
         self._timeout = timeout.total_seconds()
         self._newest = int(newest.total_seconds() * NANOSECONDS)
@@ -67,6 +76,8 @@ class Logs:
             raise InvalidArgument(f"A push may have {ENTRIES} entries.", field="entries")
         now = time.time_ns()
         body = streams(request.entries, caller, now=now, newest=now + self._newest)
+        concerns(f"{len(request.entries)} entries")
+        await self._shares.room(caller, len(body))
         answer = await self._client.post(
             "/loki/api/v1/push",
             content=body,
@@ -84,6 +95,7 @@ class Logs:
     async def query(self, caller: Caller, request: logs_pb2.QueryRequest) -> logs_pb2.QueryResponse:
         """Return a page of the lines that a query selects."""
         _permit(request.query)
+        concerns(request.query)
         limit = request.limit or PAGE
         if not 0 < limit <= ENTRIES:
             raise InvalidArgument(f"A page may have 1 to {ENTRIES} lines.", field="limit")
@@ -93,10 +105,7 @@ class Logs:
         if request.cursor:
             cursor = Cursor.parse(request.cursor, asked)
         else:
-            end = nanoseconds(request.end) if request.HasField("end") else time.time_ns()
-            start = nanoseconds(request.start) if request.HasField("start") else end - HOUR
-            if start >= end:
-                raise InvalidArgument("The start must be before the end.", field="start")
+            start, end = _range(request)
             cursor = Cursor(start, end, start if is_forward else end - 1, frozenset())
         wanted = min(limit + len(cursor.seen) + 1, ENTRIES)
         if len(cursor.seen) >= ENTRIES:
@@ -114,8 +123,7 @@ class Logs:
             },
             headers={TENANT: tenant, **CATEGORIES},
         )
-        _check(answer)
-        data = orjson.loads(answer.content)["data"]
+        data = _data(answer, "query")
         if data["resultType"] != "streams":
             raise InvalidArgument("Only queries that select lines can be paged; this one counts.", field="query")
         found = read(data["result"])
@@ -132,6 +140,96 @@ class Logs:
                 seen |= cursor.seen
             response.next_cursor = Cursor(cursor.start, cursor.end, last, frozenset(seen)).write(asked)
         return response
+
+    async def query_many(self, caller: Caller, request: logs_pb2.QueryManyRequest) -> logs_pb2.QueryManyResponse:
+        """Return a page a query, or what was wrong with it."""
+        if len(request.queries) > QUERIES:
+            raise InvalidArgument(f"At most {QUERIES} queries at a time.", field="queries")
+
+        async def outcome(query: logs_pb2.QueryRequest) -> logs_pb2.QueryOutcome:
+            try:
+                return logs_pb2.QueryOutcome(ok=await self.query(caller, query))
+            except IsaError as error:
+                return logs_pb2.QueryOutcome(error=status(error))
+
+        self._shares.spend(caller, len(request.queries) - 1)
+        return logs_pb2.QueryManyResponse(outcomes=await asyncio.gather(*map(outcome, request.queries)))
+
+    async def instant_query(
+        self, caller: Caller, request: logs_pb2.InstantQueryRequest
+    ) -> logs_pb2.InstantQueryResponse:
+        """Return the value of a metric query at one moment."""
+        moment = nanoseconds(request.time) if request.HasField("time") else time.time_ns()
+        data = await self._read(caller, "query", "query", query=request.query, time=moment)
+        return logs_pb2.InstantQueryResponse(series=samples(data))
+
+    async def range_query(self, caller: Caller, request: logs_pb2.RangeQueryRequest) -> logs_pb2.RangeQueryResponse:
+        """Return the values of a metric query, one a step."""
+        start, end = _range(request)
+        step = request.step.seconds * NANOSECONDS + request.step.nanos
+        if request.HasField("step") and step <= 0:
+            raise InvalidArgument("A step must be longer than nothing.", field="step")
+        step = step or max((end - start) // 250, NANOSECONDS)
+        if (end - start) // step >= STEPS:
+            raise InvalidArgument(f"At most {STEPS} steps: make them longer, or the range shorter.", field="step")
+        data = await self._read(
+            caller, "query_range", "query", query=request.query, start=start, end=end, step=step / NANOSECONDS
+        )
+        if data["resultType"] == "streams":
+            raise InvalidArgument("This query selects lines: read them with Query.", field="query")
+        return logs_pb2.RangeQueryResponse(series=samples(data))
+
+    async def labels(self, caller: Caller, request: logs_pb2.LabelsRequest) -> logs_pb2.LabelsResponse:
+        """Return the names of the labels in use."""
+        start, end = _range(request)
+        return logs_pb2.LabelsResponse(names=sorted(await self._read(caller, "labels", "", start=start, end=end) or ()))
+
+    async def label_values(self, caller: Caller, request: logs_pb2.LabelValuesRequest) -> logs_pb2.LabelValuesResponse:
+        """Return the values of one label."""
+        if not LABEL.fullmatch(request.name):
+            raise InvalidArgument("A label is letters, digits and _, and begins with no digit.", field="name")
+        start, end = _range(request)
+        values = await self._read(caller, f"label/{request.name}/values", "name", start=start, end=end)
+        return logs_pb2.LabelValuesResponse(values=sorted(values or ()))
+
+    async def series(self, caller: Caller, request: logs_pb2.SeriesRequest) -> logs_pb2.SeriesResponse:
+        """Return the streams that match."""
+        if not 0 < len(request.selectors) <= SELECTORS:
+            raise InvalidArgument(f"Name 1 to {SELECTORS} selectors.", field="selectors")
+        for index, selector in enumerate(request.selectors):
+            _permit(selector, f"selectors[{index}]")
+        start, end = _range(request)
+        found = await self._read(
+            caller, "series", "selectors", **{"match[]": list(request.selectors)}, start=start, end=end
+        )
+        return logs_pb2.SeriesResponse(series=[logs_pb2.Series(labels=labels) for labels in found or ()])
+
+    async def statistics(self, caller: Caller, request: logs_pb2.StatisticsRequest) -> logs_pb2.StatisticsResponse:
+        """Count what a selector holds. Loki's own statistics leave out what is not on disk yet."""
+        _permit(request.selector, "selector")
+        start, end = _range(request)
+        over = f"({request.selector} [{max((end - start) // 1_000_000, 1)}ms])"
+
+        async def total(function: str) -> int:
+            found = samples(await self._read(caller, "query", "selector", query=f"sum({function}{over})", time=end))
+            return int(found[0].samples[0].value) if found else 0
+
+        streams, entries, size = await asyncio.gather(
+            self._read(caller, "series", "selector", **{"match[]": [request.selector]}, start=start, end=end),
+            total("count_over_time"),
+            total("bytes_over_time"),
+        )
+        return logs_pb2.StatisticsResponse(streams=len(streams or ()), entries=entries, bytes=size)
+
+    async def stored(self, org: str) -> int:
+        """Bytes of an organisation's lines, as far as they are on disk."""
+        answer = await self._client.get(
+            "/loki/api/v1/index/stats",
+            params={"query": f'{{org="{org}"}}', "start": 0, "end": time.time_ns()},
+            headers={TENANT: org},
+        )
+        answer.raise_for_status()
+        return int(orjson.loads(answer.content)["bytes"])
 
     async def tail(self, caller: Caller, request: logs_pb2.TailRequest) -> AsyncIterator[logs_pb2.TailResponse]:
         """Send lines as Loki receives them."""
@@ -150,26 +248,45 @@ class Logs:
                 if lines or dropped:
                     yield logs_pb2.TailResponse(entries=[entry for _, entry in lines], dropped=dropped)
 
+    async def _read(self, caller: Caller, path: str, field: str, **asked: Any) -> Any:
+        """What Loki answers about the caller's tenant."""
+        if "query" in asked:
+            if not asked["query"].strip() or len(asked["query"]) > LONGEST_QUERY:
+                raise InvalidArgument(f"A query has 1 to {LONGEST_QUERY} characters.", field=field)
+            concerns(asked["query"])
+        answer = await self._client.get(f"/loki/api/v1/{path}", params=asked, headers={TENANT: isolate(caller)})
+        return _data(answer, field)
+
     @property
     def _client(self) -> httpx.AsyncClient:
         assert self._http is not None, "started before it serves"
         return self._http
 
 
-def _permit(query: str) -> None:
+def _permit(query: str, field: str = "query") -> None:
     """Refuse what cannot be a query for lines, before Loki works on it."""
     if not query.lstrip().startswith("{"):
-        raise InvalidArgument('A query begins with a selector, such as {service="tasks"}.', field="query")
+        raise InvalidArgument('A query begins with a selector, such as {service="tasks"}.', field=field)
     if len(query) > LONGEST_QUERY:
-        raise InvalidArgument(f"A query may have {LONGEST_QUERY} characters.", field="query")
+        raise InvalidArgument(f"A query may have {LONGEST_QUERY} characters.", field=field)
 
 
-def _check(answer: httpx.Response) -> None:
-    """Loki speaks of the caller's own query in a 400: those words help."""
+def _range(request: Any) -> tuple[int, int]:
+    """The time range of a request: the last hour unless it says otherwise."""
+    end = nanoseconds(request.end) if request.HasField("end") else time.time_ns()
+    start = nanoseconds(request.start) if request.HasField("start") else end - HOUR
+    if start >= end:
+        raise InvalidArgument("The start must be before the end.", field="start")
+    return start, end
+
+
+def _data(answer: httpx.Response, field: str) -> Any:
+    """What Loki found. In a 400 it speaks of the caller's own query: those words help."""
     if answer.status_code == httpx.codes.BAD_REQUEST:
         words = answer.text.strip()[:500]
-        raise InvalidArgument(f"{words[:1].upper()}{words[1:]}.", field="query")
+        raise InvalidArgument(f"{words[:1].upper()}{words[1:]}.", field=field)
     answer.raise_for_status()
+    return orjson.loads(answer.content).get("data")
 
 
 def _status(error: BaseException) -> IsaError:

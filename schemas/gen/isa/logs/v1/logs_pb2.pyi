@@ -713,24 +713,21 @@ class StatisticsResponse(_message.Message):
     STREAMS_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
-    CHUNKS_FIELD_NUMBER: _builtins.int
     streams: _builtins.int
     entries: _builtins.int
-    """About how many lines; counted by chunks, which may begin before the range."""
+    """Lines in the range; counted, so that a long range takes its time."""
     bytes: _builtins.int
     """Bytes of their lines, before compression."""
-    chunks: _builtins.int
     def __init__(
         self,
         *,
         streams: _builtins.int = ...,
         entries: _builtins.int = ...,
         bytes: _builtins.int = ...,
-        chunks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunks", b"chunks", "entries", b"entries", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
