@@ -20,7 +20,7 @@ class Breaker:
         *,
         threshold: int = 10,
         pause: timedelta = timedelta(milliseconds=500),
-        longest_pause: timedelta = timedelta(seconds=5),
+        longest_pause: timedelta = timedelta(seconds=1),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._threshold = threshold
@@ -32,9 +32,9 @@ class Breaker:
         self._opens_at = 0.0
 
     @property
-    def is_closed(self) -> bool:
-        """Whether all is well, as far as the last call tells."""
-        return not self._failures
+    def failures(self) -> int:
+        """How many failures in a row were counted."""
+        return self._failures
 
     @property
     def is_open(self) -> bool:
@@ -51,10 +51,15 @@ class Breaker:
             raise Unavailable("The service did not answer the last calls; waiting before the next.", retry_after=wait)
         self._hold(now)
 
-    def record(self, code: Code) -> None:
-        """Learn how a call ended."""
+    def record(self, code: Code, *, seen: int | None = None) -> None:
+        """Learn how a call ended, and how many failures were counted when it began.
+
+        Calls that fail together, such as all that were in flight when a connection broke, are one failure.
+        """
         if code not in _COUNTED:
             self._failures = self._opened = 0
+            return
+        if seen is not None and seen < self._failures:
             return
         self._failures += 1
         now = self._clock()

@@ -73,9 +73,18 @@ class Isa:
         """How often the channel was replaced, for monitoring."""
         return self._transport.reconnects
 
+    @property
+    def outages(self) -> int:
+        """How often the connection was lost, for monitoring; most need no new channel."""
+        return self._transport.outages
+
     def is_channel_healthy(self) -> bool:
         """Tell whether the channel can carry calls; asks no network and changes nothing."""
         return self._transport.is_healthy
+
+    async def health(self, capability: str, *, timeout: timedelta = timedelta(seconds=2)) -> bool:
+        """Ask the service of a capability, such as `cache`, whether it serves; also behind a sidecar."""
+        return await self._transport.health(capability, timeout=timeout)
 
     async def reconnect(self) -> None:
         """Replace the channel; calls in flight may end first."""

@@ -12,6 +12,7 @@ from isa_common.errors import IsaError
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+_Group = tuple[asyncio.AbstractEventLoop, timedelta | None]
 
 _ALONE: Any = object()
 """Tells the only call of a tick to go out by itself."""
@@ -35,32 +36,33 @@ class Coalescer(Generic[Req, Res]):
         self._one = one
         self._many = many
         self._most = most
-        self._waiting: dict[timedelta | None, list[tuple[Req, asyncio.Future[Res]]]] = {}
+        self._waiting: dict[_Group, list[tuple[Req, asyncio.Future[Res]]]] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
     async def __call__(self, request: Req, timeout: timedelta | None = None) -> Res:
         """Make the call; raises what concerns this request alone."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Res] = loop.create_future()
-        together = self._waiting.get(timeout)
+        group = (loop, timeout)
+        together = self._waiting.get(group)
         if together is None:
-            together = self._waiting[timeout] = []
-            loop.call_soon(self._send, timeout)
+            together = self._waiting[group] = []
+            loop.call_soon(self._send, group)
         together.append((request, waiter))
         answer = await waiter
         if answer is _ALONE:
             return await self._one(request, timeout)
         return answer
 
-    def _send(self, timeout: timedelta | None) -> None:
+    def _send(self, group: _Group) -> None:
         """Send what came together in this tick."""
-        calls = [call for call in self._waiting.pop(timeout) if not call[1].done()]
+        calls = [call for call in self._waiting.pop(group) if not call[1].done()]
         for start in range(0, len(calls), self._most):
             together = calls[start : start + self._most]
             if len(together) == 1:
                 together[0][1].set_result(_ALONE)
                 continue
-            task = asyncio.ensure_future(self._batch(together, timeout))
+            task = asyncio.ensure_future(self._batch(together, group[1]))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import random
+import re
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +20,7 @@ from google.rpc.status_pb2 import Status
 
 from isa_common._breaker import Breaker
 from isa_common._contract import Method
-from isa_common.errors import Code, IsaError, Unavailable, error_class
+from isa_common.errors import Code, DeadlineExceeded, InvalidArgument, IsaError, NotFound, Unavailable, error_class
 
 TokenSource = Callable[[], Awaitable[str]]
 MetadataSource = Callable[[], Mapping[str, str]]
@@ -36,6 +39,7 @@ _PLAIN = {
     Code.DEADLINE_EXCEEDED: "The call took longer than its deadline.",
 }
 _FAILURES = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError)
+_ADDRESS = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|xds):\S+|(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]@]+):\d{1,5}")
 _HEALTHY = frozenset(
     {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.READY}
 )
@@ -43,7 +47,7 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # how long one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -61,91 +65,90 @@ class Link:
         self.address = address
         self.users = 0
         self.reconnects = 0
+        self.outages = 0
         self._credentials = credentials
         self._calls: dict[str, Any] = {}
         self._breakers: dict[str, Breaker] = {}
-        self._connecting = asyncio.Lock()
+        self._connector: asyncio.Task[None] | None = None
+        self._waiting = 0
+        self._has_connected = False
+        self._rebuild_at: float | None = None
+        """When this outage has lasted long enough for a new channel; None while there is no outage."""
         self._closing: set[asyncio.Task[None]] = set()
         self._channel: grpc.aio.Channel | None = self._open()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether a call can go out at once."""
-        channel = self._channel
-        return channel is not None and channel.get_state() is grpc.ChannelConnectivity.READY
 
     @property
     def is_healthy(self) -> bool:
         """Whether the channel is connected or on its way; asks no network."""
         return self._channel is not None and self._channel.get_state() in _HEALTHY
 
+    def is_ready(self) -> bool:
+        """Whether a call can go out at once; if so, an outage is over."""
+        channel = self._channel
+        if channel is None or channel.get_state() is not grpc.ChannelConnectivity.READY:
+            return False
+        self._rebuild_at = None
+        self._has_connected = True
+        return True
+
     def breaker(self, app_id: str) -> Breaker:
+        """The breaker of what is behind this address: an adapter, or one of a sidecar's apps."""
         breaker = self._breakers.get(app_id)
         if breaker is None:
             breaker = self._breakers[app_id] = Breaker()
         return breaker
 
     def callable(self, method: Method) -> Any:  # grpc.aio's multi-callables are generic in ways that need Any
+        """What makes a call of a method on the current channel."""
         call = self._calls.get(method.path)
         if call is None:
             if self._channel is None:
-                self._replace()
-            assert self._channel is not None
+                self.rebuild()
             make = getattr(self._channel, method.kind)
             call = make(method.path, request_serializer=method.serialize, response_deserializer=method.deserialize)
             self._calls[method.path] = call
         return call
 
     async def ready(self, within: float) -> bool:
-        """Wait until connected, False when time is up. gRPC reconnects by itself, we rebuild once."""
-        channel = self._channel
-        if channel is not None and channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
-            return True
-        until, reconnects = time.monotonic() + within, self.reconnects
-        async with self._connecting:
-            if self._channel is None or self._channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
-                self._replace()
-            if await self._connected(until - within * random.uniform(0.4, 0.6)):
-                return True
-            if self.reconnects == reconnects and time.monotonic() < until:  # nobody did it while this call waited
-                self._replace()
-            return await self._connected(until)
+        """Wait until connected, False when time is up. All who wait share one connector, which ends with the last."""
+        connector = self._connector
+        if connector is None or connector.done():
+            connector = self._connector = asyncio.ensure_future(self._connect())
+        self._waiting += 1
+        try:
+            await asyncio.wait({connector}, timeout=within)
+            return connector.done()
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not connector.done():
+                connector.cancel()
+                self._connector = None
 
-    def reconnect(self) -> None:
-        """Replace the channel; calls in flight get a few seconds to end."""
-        self._replace()
-
-    async def close(self) -> None:
-        channel, self._channel = self._channel, None
-        self._calls.clear()
-        if channel is not None:
-            await channel.close()
-        if self._closing:
-            await asyncio.gather(*self._closing, return_exceptions=True)
-
-    async def _connected(self, until: float) -> bool:
-        channel = self._channel
-        if channel is None:
-            return False
-        if channel.get_state() is grpc.ChannelConnectivity.READY:
-            return True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(until - time.monotonic()):
-                while True:
-                    state = channel.get_state(try_to_connect=True)
-                    if state is grpc.ChannelConnectivity.READY:
-                        return True
-                    if state is grpc.ChannelConnectivity.SHUTDOWN:
-                        return False
+    async def _connect(self) -> None:
+        """Return once connected. gRPC reconnects by itself; an outage that lasts gets one new channel."""
+        loop = asyncio.get_running_loop()
+        while not self.is_ready():
+            channel = self._channel
+            if channel is None or channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
+                self.rebuild()
+                continue
+            if self._rebuild_at is None:
+                self._rebuild_at = loop.time() + random.uniform(1.0, 2.0)
+                self.outages += self._has_connected
+            state = channel.get_state(try_to_connect=True)
+            if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.SHUTDOWN):
+                continue
+            try:
+                async with asyncio.timeout_at(self._rebuild_at):
                     await channel.wait_for_state_change(state)
-        return False
+            except TimeoutError:
+                self.rebuild()
+                self._rebuild_at = math.inf
+            except (grpc.aio.UsageError, RuntimeError):
+                await asyncio.sleep(0)  # closed while it was watched
 
-    def _open(self) -> grpc.aio.Channel:
-        if self._credentials is not None:
-            return grpc.aio.secure_channel(self.address, self._credentials, options=_OPTIONS)
-        return grpc.aio.insecure_channel(self.address, options=_OPTIONS)
-
-    def _replace(self) -> None:
+    def rebuild(self) -> None:
+        """Replace the channel; calls in flight on the old one get a few seconds to end."""
         old, self._channel = self._channel, self._open()
         self._calls.clear()
         self.reconnects += 1
@@ -154,12 +157,34 @@ class Link:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+    async def close(self) -> None:
+        """Close the channel, and wait for those that it replaced."""
+        channel, self._channel = self._channel, None
+        self._calls.clear()
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None
+        if channel is not None:
+            await channel.close()
+        if self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
 
-_links: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, bytes | None], Link]] = WeakKeyDictionary()
+    def _open(self) -> grpc.aio.Channel:
+        if self._credentials is not None:
+            return grpc.aio.secure_channel(self.address, self._credentials, options=_OPTIONS)
+        return grpc.aio.insecure_channel(self.address, options=_OPTIONS)
 
 
-def _join(address: str, root_certificate: bytes | None) -> Link:
-    links = _links.setdefault(asyncio.get_running_loop(), {})
+_pool: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, bytes | None], Link]] = WeakKeyDictionary()
+"""The channels of this process, by loop."""
+_pool_lock = threading.Lock()
+
+
+def _join(loop: asyncio.AbstractEventLoop, address: str, root_certificate: bytes | None) -> Link:
+    with _pool_lock:
+        for ended in [each for each in _pool if each.is_closed()]:
+            del _pool[ended]
+        links = _pool.setdefault(loop, {})
     link = links.get((address, root_certificate))
     if link is None:
         credentials = grpc.ssl_channel_credentials(root_certificate) if root_certificate is not None else None
@@ -168,12 +193,14 @@ def _join(address: str, root_certificate: bytes | None) -> Link:
     return link
 
 
-async def _leave(address: str, root_certificate: bytes | None, link: Link) -> None:
+async def _leave(loop: asyncio.AbstractEventLoop, address: str, root_certificate: bytes | None, link: Link) -> None:
     link.users -= 1
     if link.users <= 0:
-        links = _links.get(asyncio.get_running_loop(), {})
-        if links.get((address, root_certificate)) is link:
-            del links[address, root_certificate]
+        with _pool_lock:
+            links = _pool.get(loop, {})
+            links.pop((address, root_certificate), None)
+            if not links:
+                _pool.pop(loop, None)
         await link.close()
 
 
@@ -192,6 +219,10 @@ class Transport:
         sidecar_token: str = "",
         root_certificate: bytes | None = None,
     ) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise InvalidArgument(
+                f"{address!r} is no address: give host:port, such as localhost:50001.", field="target"
+            )
         self.address = address
         self._token = token
         self._timeout = timeout.total_seconds()
@@ -200,36 +231,60 @@ class Transport:
         self._app_ids = app_ids
         self._sidecar_token = sidecar_token
         self._root_certificate = root_certificate
-        self._link: Link | None = None
+        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
         self._headers: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {}
 
     @property
     def is_connected(self) -> bool:
         """Whether a channel is held; it may be unhealthy."""
-        return self._link is not None
+        return bool(self._links)
 
     @property
     def is_healthy(self) -> bool:
         """Whether the channel can carry calls; connects nothing, and is False before the first call."""
-        return self._link is not None and self._link.is_healthy
+        return bool(self._links) and all(link.is_healthy for link in self._links.values())
 
     @property
     def reconnects(self) -> int:
         """How often the channel was replaced."""
-        return self._link.reconnects if self._link is not None else 0
+        return sum(link.reconnects for link in self._links.values())
+
+    @property
+    def outages(self) -> int:
+        """How often a connection was lost."""
+        return sum(link.outages for link in self._links.values())
 
     async def reconnect(self) -> None:
         """Replace the channel, for every client of this address."""
-        if self._link is None:
-            self._link = _join(self.address, self._root_certificate)
-        else:
-            self._link.reconnect()
+        is_new = asyncio.get_running_loop() not in self._links
+        link = self._link()
+        if not is_new:
+            link.rebuild()
 
     async def close(self) -> None:
         """Let go of the channel; the last client of an address closes it. A later call opens it again."""
-        link, self._link = self._link, None
+        loop = asyncio.get_running_loop()
+        link = self._links.pop(loop, None)
         if link is not None:
-            await _leave(self.address, self._root_certificate, link)
+            await _leave(loop, self.address, self._root_certificate, link)
+
+    async def health(self, capability: str, *, timeout: timedelta) -> bool:
+        """Ask whether the service of a capability serves."""
+        try:
+            status: int = await self.unary(
+                _health(capability), f"isa.{capability}.v1.{capability.title()}", timeout=timeout
+            )
+        except (Unavailable, DeadlineExceeded, NotFound):
+            return False
+        return status == _SERVING
+
+    def _link(self) -> Link:
+        """This loop's link, joined on first use."""
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        if link is None:
+            link = self._links[loop] = _join(loop, self.address, self._root_certificate)
+        return link
 
     async def unary(
         self,
@@ -343,13 +398,12 @@ class Transport:
         self, method: Method, acting: Mapping[str, str], attempts: _Attempts
     ) -> tuple[Link, Breaker, tuple[tuple[str, str], ...]]:
         """What an attempt needs: a connected link, a closed breaker, and fresh metadata."""
-        link = self._link
-        if link is None:
-            link = self._link = _join(self.address, self._root_certificate)
+        link = self._link()
         app_id = self._app_ids.get(method.capability, "") if self._app_ids is not None else ""
         breaker = link.breaker(app_id)
-        if not breaker.is_closed:
+        if breaker.failures:
             await attempts.admitted(breaker)
+        attempts.seen = breaker.failures
         token = self._token if isinstance(self._token, str) else await self._token()
         known = self._headers.get(method.path)
         if known is None or known[0] is not token:
@@ -360,11 +414,11 @@ class Transport:
             given = dict(self._metadata())
             attempts.request_id = given.setdefault(CORRELATION_HEADER, attempts.request_id)
             metadata = (*given.items(), *known[1], *acting.items())
-        if not link.is_ready:
+        if not link.is_ready():
             left = attempts.left()
             within = self._connect_timeout if left is None else min(self._connect_timeout, left)
             if not await link.ready(within):
-                breaker.record(Code.UNAVAILABLE)
+                breaker.record(Code.UNAVAILABLE, seen=attempts.seen)
                 raise _unreached(attempts.request_id)
         return link, breaker, metadata
 
@@ -389,18 +443,34 @@ class Transport:
         match failure:
             case grpc.aio.AioRpcError():
                 error = _error(failure, attempts.request_id)
-                breaker.record(error.code)
+                breaker.record(error.code, seen=attempts.seen)
             case asyncio.CancelledError():
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise failure
                 error = _unreached(attempts.request_id)  # the channel was replaced, and its calls ended
             case _:  # the channel was closed before this call was sent
-                link.reconnect()
+                link.rebuild()
                 error, is_unsent = _unreached(attempts.request_id), True
         if is_final:
             raise error from None
         await attempts.again(error, unsent=is_unsent)
+
+
+_SERVING = 1
+
+
+@functools.cache
+def _health(capability: str) -> Method:
+    """grpc.health.v1's Check, in its wire form: one field each way, and no generated code that another package has."""
+    return Method(
+        path="/grpc.health.v1.Health/Check",
+        capability=capability,
+        kind="unary_unary",
+        is_idempotent=False,
+        serialize=lambda service: b"\x0a" + bytes([len(service)]) + service.encode(),
+        deserialize=lambda answer: answer[1] if len(answer) > 1 else 0,
+    )
 
 
 class _Requests:
@@ -435,13 +505,15 @@ class _Requests:
 class _Attempts:
     """When one call may be tried again: if that is safe, with growing jittered pauses, in its deadline."""
 
-    __slots__ = ("_count", "_deadline", "_is_idempotent", "request_id")
+    __slots__ = ("_count", "_deadline", "_is_idempotent", "request_id", "seen")
 
     def __init__(self, method: Method, timeout: float) -> None:
         self.request_id = f"{random.getrandbits(128):032x}"
         self._is_idempotent = method.is_idempotent
         self._deadline = time.monotonic() + timeout if timeout else None
         self._count = 0
+        self.seen = 0
+        """Failures that the breaker had counted when the attempt began."""
 
     def left(self) -> float | None:
         """Seconds to the deadline, None without one."""

@@ -51,6 +51,6 @@ class FakeIsa(Isa):
         workload: str = "",
         timeout: timedelta = timedelta(seconds=10),
     ) -> None:
-        super().__init__("memory")
+        super().__init__("unix:memory")
         caller = Caller(org=org, user=user, workload=workload)
         self._transport = MemoryTransport((cloud or FakeCloud()).service, caller, timeout=timeout)

@@ -51,7 +51,7 @@ class MemoryTransport(Transport):
     """Calls the services of one cloud by method, with copies of the messages and the errors of the wire."""
 
     def __init__(self, service: Callable[[str], object], caller: Caller, *, timeout: timedelta) -> None:
-        super().__init__("memory", timeout=timeout)
+        super().__init__("unix:memory", timeout=timeout)
         self._service = service
         self._caller = caller
         self._is_open = False
@@ -71,6 +71,19 @@ class MemoryTransport(Transport):
     def reconnects(self) -> int:
         """How often somebody asked for it."""
         return self._reconnects
+
+    async def health(self, capability: str, *, timeout: timedelta) -> bool:
+        """Whether memory has the capability."""
+        try:
+            self._service(capability)
+        except Unimplemented:
+            return False
+        return True
+
+    @property
+    def outages(self) -> int:
+        """None."""
+        return 0
 
     async def reconnect(self) -> None:
         """Count it."""

@@ -168,7 +168,7 @@ async def test_what_goes_wrong_in_the_making_of_a_request_comes_out(
     with pytest.raises(InvalidArgument, match="No such file"):
         await make(transport, made())
 
-    assert numbers.calls == 1
+    assert numbers.calls <= 1  # gRPC may end the call before it is sent
 
 
 async def test_leaving_early_ends_the_call_on_the_other_side(transport: Transport, numbers: Numbers) -> None:
