@@ -19,7 +19,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -409,7 +409,19 @@ class AuditSpool:
 
 def encode(org: str, entry: AuditEntry) -> bytes:
     """Return the line of a record; a list of resources that does not fit is cut, and says so."""
-    record: dict[str, Any] = {"org": org, **asdict(entry)}
+    record: dict[str, Any] = {
+        "org": org,
+        "record_id": entry.record_id,
+        "at": entry.at,
+        "user_id": entry.user_id,
+        "workload": entry.workload,
+        "service": entry.service,
+        "action": entry.action,
+        "resources": entry.resources,
+        "outcome": entry.outcome,
+        "trace_id": entry.trace_id,
+        "correlation_id": entry.correlation_id,
+    }  # spelled out: dataclasses.asdict takes longer than the rest of a call's way through the kernel
     line = orjson.dumps(record) + b"\n"
     if len(line) <= RECORD_CAP:
         return line

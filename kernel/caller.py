@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import yaml
 
@@ -41,6 +41,8 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     workload: str = ""
     session: str = ""
+    issued: float = field(default=0.0, compare=False)
+    """When its token was, in seconds since 1970."""
 
     def may(self, permission: str) -> bool:
         """Tell whether the roles give a permission and the scopes, where there are any, leave it."""

@@ -41,12 +41,15 @@ class Revocations:
 
     def __init__(self) -> None:
         self._verdicts: dict[str, tuple[int, Verdict]] = {}
+        self.changed: Callable[[], None] = lambda: None
+        """Called after each verdict."""
 
     def note(self, subject: str, version: int, state: str, not_before: datetime | None) -> None:
         """Take what is newer than what is known."""
         known = self._verdicts.get(subject)
         if known is None or known[0] <= version:
             self._verdicts[subject] = (version, Verdict(state, not_before))
+            self.changed()
 
     def check(self, subject: str, issued: float) -> None:
         """Refuse a token of a subject that is not active, or that was issued before it changed."""
@@ -124,6 +127,12 @@ class Identity:
             raise PermissionDenied("Only our own workloads act for others: leave out isa-org and isa-user.")
         return caller
 
+    def recheck(self, caller: Caller) -> None:
+        """Refuse a caller that was let in, when its token is no longer good."""
+        if not caller.workload:
+            for subject in (caller.org, caller.user, caller.session):
+                self._revocations.check(subject, caller.issued)
+
     async def verify(self, token: str) -> Verified:
         """Return what a token says; its signature is checked once, by the hash of the exact token."""
         digest = hashlib.sha256(token.encode()).digest()
@@ -172,6 +181,7 @@ class Identity:
             roles=frozenset(map(str, roles)) if isinstance(roles, list) else frozenset(),
             scopes=scopes,
             session=str(claims.get("sid", "")),
+            issued=issued,
         )
         subjects = tuple(subject for subject in (caller.org, caller.user, caller.session) if subject)
         return Verified(caller, issued, expires, subjects, kid)

@@ -42,9 +42,9 @@ from kernel.outbox import Outbox
 from kernel.parts import Parts, new_id, utc_now
 from kernel.rpc import callbacks as rpc_callbacks
 from kernel.rpc.server import Adapter, RpcServer
+from kernel.rpc.usage import Usage
 from kernel.settings import ProcessSettings
 from kernel.shares import Limits, Shares
-from kernel.usage import Usage
 
 T = TypeVar("T")
 START_WITHIN = 120.0
@@ -97,6 +97,7 @@ class Process:
         self._spool = AuditSpool(settings.spool_dir, service=settings.app_id, publish=self._publish_audit)
         telemetry.SPOOL.set_function(lambda: self._spool.held_bytes)
         self._chain = Chain(service=settings.app_id, spool=self._spool, default_timeout=settings.call_timeout)
+        self._revocations.changed = self._chain.recheck
         self._token = WorkloadToken(self._issue)
         self._secret = ""
         self._invoke = Invoke(

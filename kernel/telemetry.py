@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -21,6 +22,7 @@ import orjson
 import prometheus_client
 import structlog
 from opentelemetry import propagate, trace
+from opentelemetry.context import attach, detach
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -83,6 +85,29 @@ POOL_WAIT = prometheus_client.Histogram("isa_pool_wait_seconds", "Time that a ca
 SPOOL = prometheus_client.Gauge("isa_audit_spool_bytes", "Audit records not yet published.")
 
 
+TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})\b")
+"""W3C's header: the trace, the span, and whether the trace is kept."""
+
+
+class Sampling:
+    """Which of the traces that begin here are kept, by OpenTelemetry's rule for ratios of trace ids."""
+
+    def __init__(self) -> None:
+        self.set(1.0, is_exported=False)
+
+    def set(self, share: float, *, is_exported: bool) -> None:
+        """Take the share that is kept, and whether spans leave this process at all."""
+        self._bound = round(share * (1 << 64))
+        self.is_exported = is_exported
+
+    def keeps(self, trace_id: int) -> bool:
+        """Tell whether a trace is kept."""
+        return trace_id & ((1 << 64) - 1) < self._bound
+
+
+SAMPLING = Sampling()
+
+
 class Level:
     """The log level of this process. It may change while the process runs."""
 
@@ -101,6 +126,11 @@ class Level:
     def name(self) -> str:
         """Its name."""
         return logging.getLevelName(self.value)
+
+    @property
+    def is_debug(self) -> bool:
+        """Whether it is the lowest; asked before a line that each call would write."""
+        return self.value <= logging.DEBUG
 
 
 LEVEL = Level()
@@ -204,27 +234,53 @@ def configure(service: str, *, level: str, otlp_endpoint: str, sampling: float) 
     if otlp_endpoint:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
     trace.set_tracer_provider(provider)
+    SAMPLING.set(sampling, is_exported=bool(otlp_endpoint))
+
+
+class Opened:
+    """A span that continues the trace of what came in: a real one where it is exported, else no more than its ids."""
+
+    __slots__ = ("_token", "span")
+
+    def __init__(self, name: str, *, metadata: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> None:
+        context = propagate.extract(metadata) if "tracestate" in metadata or "baggage" in metadata else None
+        parent = TRACEPARENT.match(metadata.get("traceparent", ""))
+        if SAMPLING.is_exported and (parent is None or int(parent[2], 16) & 1):
+            context = context or propagate.extract(metadata)
+            self.span = tracer.start_span(name, context=context, kind=kind)
+        else:
+            state = trace.get_current_span(context).get_span_context().trace_state if context else None
+            if parent:
+                trace_id, flags = int(parent[1], 16), int(parent[2], 16) & 1
+            else:
+                trace_id = random.getrandbits(128)
+                flags = SAMPLING.keeps(trace_id)
+            ids = trace.SpanContext(trace_id, random.getrandbits(64), False, trace.TraceFlags(flags), state)
+            self.span = trace.NonRecordingSpan(ids)
+        self._token = attach(trace.set_span_in_context(self.span, context))
+
+    @property
+    def trace_id(self) -> str:
+        """Its W3C trace id."""
+        return f"{self.span.get_span_context().trace_id:032x}"
+
+    def end(self, failure: str = "") -> None:
+        """End it; with the name of a status code when what it spans failed."""
+        if failure:
+            self.span.set_attribute("isa.code", failure)
+            self.span.set_status(Status(StatusCode.ERROR, failure))
+        self.span.end()
+        detach(self._token)
 
 
 @contextmanager
-def span(name: str, *, metadata: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> Iterator[trace.Span]:
+def span(name: str, *, metadata: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> Iterator[Opened]:
     """Open a span that continues the trace of what came in."""
-    context = propagate.extract(metadata) if "traceparent" in metadata else None
-    with tracer.start_as_current_span(
-        name, context=context, kind=kind, record_exception=False, set_status_on_exception=False
-    ) as opened:
+    opened = Opened(name, metadata=metadata, kind=kind)
+    try:
         yield opened
-
-
-def failed(opened: trace.Span, code: str) -> None:
-    """Mark a span as failed with a status code."""
-    opened.set_attribute("isa.code", code)
-    opened.set_status(Status(StatusCode.ERROR, code))
-
-
-def trace_id(opened: trace.Span) -> str:
-    """Return the W3C trace id of a span."""
-    return f"{opened.get_span_context().trace_id:032x}"
+    finally:
+        opened.end()
 
 
 def outgoing() -> dict[str, str]:
