@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from runtime import nats, redis
 from runtime.layout import Layout, layout_from_environment
 from runtime.postgres import databases_script
 from runtime.processes import load_apps
@@ -21,6 +22,9 @@ from runtime.secrets import ensure_secrets, ensure_tokens, write_private
 STATES = Path("/rooms")
 POSTGRES = Path("/run/isa/postgres")
 REGISTRY = Path("/run/isa/registry")
+REDIS = Path("/run/isa/redis")
+NATS = Path("/run/isa/nats")
+MINIO = Path("/run/isa/minio")
 SENTRY = Path("/run/isa/sentry")
 TRUST = Path("/run/isa/trust")
 USES = (
@@ -48,8 +52,23 @@ def make_secrets() -> None:
     write_private(
         REGISTRY / "registry.properties", f"apicurio.datasource.password={secrets['postgres-registry-owner']}"
     )
+    make_logins(secrets)
     make_authority()
     sys.stdout.write(f"{len(secrets)} secrets, tokens of {len(apps)} rooms.\n")
+
+
+def make_logins(secrets: Mapping[str, str]) -> None:
+    """What Redis, NATS and MinIO are configured by, each in a volume of its own."""
+    password = secrets["redis-password"]
+    write_private(REDIS / "redis.conf", redis.document(bind="*", port=6379, folder="/data", password=password))
+    write_private(REDIS / "ping", f"AUTH {password}\nPING\nQUIT")
+    password = secrets["nats-password"]
+    text = nats.document(listen="0.0.0.0:4222", monitor="127.0.0.1:8222", folder="/data", password=password)
+    write_private(NATS / "nats.conf", text)
+    write_private(
+        MINIO / "login.env",
+        f"MINIO_ROOT_USER={secrets['minio-access-key']}\nMINIO_ROOT_PASSWORD={secrets['minio-secret-key']}",
+    )
 
 
 def make_authority() -> None:

@@ -1,6 +1,7 @@
 # Give each volume to who writes it, and put a static busybox where images without a shell find it.
 set -eu
-for folder in /run/isa/names /run/isa/secrets /run/isa/sentry /run/isa/trust /run/isa/postgres /run/isa/registry /scheduler /rooms/*; do
+for folder in /run/isa/names /run/isa/secrets /run/isa/sentry /run/isa/trust /run/isa/postgres /run/isa/registry \
+  /run/isa/redis /run/isa/nats /run/isa/minio /data/* /rooms/*; do
   chown 65532:65532 "$folder"
   chmod 0700 "$folder"
 done

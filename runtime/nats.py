@@ -16,15 +16,23 @@ def configuration(layout: Layout) -> Path:
 
 def prepare(layout: Layout, secrets: Mapping[str, str]) -> None:
     """Write the configuration."""
-    write_private(configuration(layout), document(layout, secrets["nats-password"]))
+    write_private(
+        configuration(layout),
+        document(
+            listen=layout.address("nats"),
+            monitor=layout.address("nats-monitor"),
+            folder=layout.data / "nats",
+            password=secrets["nats-password"],
+        ),
+    )
 
 
-def document(layout: Layout, password: str) -> str:
+def document(*, listen: str, monitor: str, folder: Path | str, password: str) -> str:
     """The configuration file."""
     return f"""\
 server_name: isa
-listen: "{layout.address("nats")}"
-http: "{layout.address("nats-monitor")}"
+listen: "{listen}"
+http: "{monitor}"
 max_payload: 8MB
 max_pending: 64MB
 write_deadline: "10s"
@@ -33,7 +41,7 @@ authorization {{
   password: "{password}"
 }}
 jetstream {{
-  store_dir: "{layout.data / "nats"}"
+  store_dir: "{folder}"
   sync_interval: always
   max_memory_store: 64MB
   max_file_store: 8GB

@@ -190,7 +190,8 @@ def engine_processes(layout: Layout, engines: Engines, secrets: Mapping[str, str
             does="objects",
             kind="engine",
             command=(
-                str(engines.binary("minio", "minio")), "server", "--quiet", "--address", layout.address("minio"),
+                str(engines.binary("minio", "minio")), "server", "--quiet",
+                "--certs-dir", str(layout.run / "minio"), "--address", layout.address("minio"),
                 str(layout.data / "minio"),
             ),
             environment={

@@ -23,15 +23,23 @@ def configuration(layout: Layout) -> Path:
 def prepare(layout: Layout, secrets: Mapping[str, str]) -> None:
     """Write the configuration."""
     (layout.data / "redis").mkdir(exist_ok=True)
-    write_private(configuration(layout), document(layout, secrets["redis-password"]))
+    write_private(
+        configuration(layout),
+        document(
+            bind="127.0.0.1",
+            port=layout.engine_port("redis"),
+            folder=layout.data / "redis",
+            password=secrets["redis-password"],
+        ),
+    )
 
 
-def document(layout: Layout, password: str) -> str:
+def document(*, bind: str, port: int, folder: Path | str, password: str) -> str:
     """The configuration file."""
     return f"""\
-bind 127.0.0.1
-port {layout.engine_port("redis")}
-dir {layout.data / "redis"}
+bind {bind}
+port {port}
+dir {folder}
 user default on #{hashlib.sha256(password.encode()).hexdigest()} {LOGIN}
 maxmemory 512mb
 maxmemory-policy noeviction

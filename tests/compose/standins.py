@@ -163,6 +163,9 @@ def stand_ins(layout: Layout, found: Engines) -> dict[str, StandIn]:
             pins=found.engines["dapr"].key,
         ),
         "grafana/loki": of("loki", "loki", ("bin/loki",)),
+        "redis": StandIn(dockerfile="redis", files={"redis-server": found.redis}, pins=found.engines["redis"].key),
+        "nats": of("nats", "nats", ("bin/nats-server",)),
+        "minio/minio": of("minio", "minio", ("bin/minio",)),
     }
 
 

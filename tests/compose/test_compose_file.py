@@ -20,7 +20,7 @@ COMPOSE = CHECKOUT / "docker-compose.yml"
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::?[-+]([^}]*))?\}")
 ONE_SHOTS = {"prepare", "secrets", "databases", "migrations", "topics"}
 AT = "127.0.0.1:9095"
-DISTROLESS = ("daprio/", "grafana/loki", "jaegertracing/")
+DISTROLESS = ("daprio/", "grafana/loki", "jaegertracing/", "nats:")
 """Images without a shell: what is not in the image cannot probe it."""
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
@@ -157,7 +157,7 @@ def test_no_secret_is_in_the_file_and_every_variable_is_explained() -> None:
 def test_images_are_pinned() -> None:
     for service, declared in SERVICES.items():
         name, _, tag = default_of(declared["image"]).rpartition(":")
-        assert name and re.search(r"\d+\.\d+", tag), f"{service}: {declared['image']}"
+        assert name and re.search(r"\d+[.-]\d+", tag), f"{service}: {declared['image']}"
 
 
 def test_engines_have_the_versions_that_the_native_runtime_has() -> None:
@@ -167,6 +167,7 @@ def test_engines_have_the_versions_that_the_native_runtime_has() -> None:
     assert versions["apache/kafka"] == engines["kafka"].version
     assert versions["apicurio/apicurio-registry"] == engines["registry"].version
     assert versions["grafana/loki"] == engines["loki"].version
+    assert versions["nats"] == engines["nats"].version
     for program in ("daprd", "scheduler", "sentry"):
         assert versions[f"daprio/{program}"] == engines["dapr"].version
 
@@ -197,6 +198,14 @@ def test_loki_has_the_settings_that_the_native_runtime_gives_it() -> None:
     assert own == expected
 
 
+def test_redis_and_nats_are_configured_by_the_native_runtime() -> None:
+    script = (CHECKOUT / "compose" / "make_secrets.py").read_text()
+
+    assert "redis.document(" in script and "nats.document(" in script
+    assert SERVICES["redis"]["command"] == ["redis-server", "/run/isa/redis/redis.conf"]
+    assert SERVICES["nats"]["command"] == ["--config", "/run/isa/nats/nats.conf"]
+
+
 @pytest.mark.ac("phase-v:B1.3:1", "phase-v:B1.3:2", "phase-v:B1.3:3")
 def test_data_is_in_named_volumes_and_mounted_files_exist() -> None:
     declared = set(DOCUMENT["volumes"])
@@ -211,7 +220,9 @@ def test_data_is_in_named_volumes_and_mounted_files_exist() -> None:
     assert used == declared
     assert "postgres:/var/lib/postgresql" in SERVICES["postgres"]["volumes"]
     assert "kafka:/var/lib/kafka/data" in SERVICES["kafka"]["volumes"]
-    assert "scheduler:/data" in SERVICES["scheduler"]["volumes"]
+    assert "qdrant:/var/lib/qdrant" in SERVICES["qdrant-grpc"]["volumes"]
+    for engine in ("scheduler", "redis", "nats", "minio"):
+        assert f"{engine}:/data" in SERVICES[engine]["volumes"]
     for room in ROOMS:
         assert f"{room}-state:/var/lib/isa" in SERVICES[room]["volumes"], "the audit spool outlives its container"
 
@@ -236,7 +247,7 @@ def test_a_script_that_a_container_runs_is_mounted_and_there() -> None:
 
 def test_our_containers_are_unprivileged() -> None:
     for service, of in SERVICES.items():
-        if of["image"].startswith(("isa-cloud/", "daprio/", "busybox", "grafana/loki")):
+        if of["image"].startswith(("isa-cloud/", "daprio/", "busybox", "grafana/loki", "redis:", "nats:", "minio/")):
             assert of["cap_drop"] == ["ALL"] and of["read_only"] is True, service
             assert of["security_opt"] == ["no-new-privileges:true"], service
         if service != "prepare" and not of.get("profiles"):
