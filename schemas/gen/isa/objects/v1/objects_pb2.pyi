@@ -287,7 +287,7 @@ class Properties(_message.Message):
     """Empty: `application/octet-stream`."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Names of a-z, 0-9 and `-`, in any text; together at most 2 KiB, percent-encoded."""
+        """Names of a-z, 0-9 and `-`, any text as values; together at most 2 KiB, percent-encoded. `isa-` begins no name."""
 
     def __init__(
         self,
@@ -672,7 +672,7 @@ class ListRequest(_message.Message):
     bucket: _builtins.str
     prefix: _builtins.str
     delimiter: _builtins.str
-    """Keys that have it behind the prefix are told by what is before it, once: `/` makes folders."""
+    """`/` makes folders: keys that have it behind the prefix are told once, by what stands before it. Empty: no folders."""
     limit: _builtins.int
     """Objects and prefixes a page; 0 means 100, at most 1000."""
     cursor: _builtins.str
@@ -1398,9 +1398,9 @@ class PresignPutRequest(_message.Message):
     bucket: _builtins.str
     key: _builtins.str
     size: _builtins.int
-    """What the upload must be: these bytes, no more and no fewer."""
+    """How many bytes the upload must have. Absent: any number."""
     content_type: _builtins.str
-    """Its content type. Empty: `application/octet-stream`."""
+    """Its content type. Empty: any."""
     sha256: _builtins.bytes
     """Its SHA-256, 32 bytes. Empty: any."""
     @_builtins.property
@@ -1413,15 +1413,17 @@ class PresignPutRequest(_message.Message):
         bucket: _builtins.str = ...,
         key: _builtins.str = ...,
         expires_in: _duration_pb2.Duration | None = ...,
-        size: _builtins.int = ...,
+        size: _builtins.int | None = ...,
         content_type: _builtins.str = ...,
         sha256: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "expires_in", b"expires_in", "size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "content_type", b"content_type", "expires_in", b"expires_in", "key", b"key", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "bucket", b"bucket", "content_type", b"content_type", "expires_in", b"expires_in", "key", b"key", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__size: _TypeAlias = _typing.Literal["size"]  # noqa: Y015
+    _WhichOneofArgType__size: _TypeAlias = _typing.Literal["_size", b"_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size) -> _WhichOneofReturnType__size | None: ...
 
 Global___PresignPutRequest: _TypeAlias = PresignPutRequest  # noqa: Y015
 
