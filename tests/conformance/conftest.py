@@ -93,10 +93,10 @@ class NoSpool:
 
 
 @asynccontextmanager
-async def serving(adapter: Adapter) -> AsyncIterator[str]:
-    """Serve an adapter on a free port."""
+async def serving(adapter: Adapter, *, port: int = 0) -> AsyncIterator[str]:
+    """Serve an adapter, on a free port when none is given."""
     chain = Permitted(service="test", spool=NoSpool(), identity=Identity(), errors=adapter.errors)
-    server = RpcServer("127.0.0.1:0", chain=chain)
+    server = RpcServer(f"127.0.0.1:{port}", chain=chain)
     server.add(adapter)
     await adapter.implementation.start()
     await server.start()
