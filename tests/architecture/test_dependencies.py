@@ -11,9 +11,12 @@ import pytest
 from tests.architecture.tree import ROOT, imports, name_of, sources
 
 OWNERS = {
+    "aiobotocore": ["services/adapters/minio/"],
+    "aiohttp": ["services/adapters/minio/"],
     "alembic": ["cli/migrate.py", "services/*/migrations/"],
     "argon2": ["services/users/domain/"],
     "asyncpg": ["services/adapters/postgres/"],
+    "botocore": ["services/adapters/minio/"],
     "confluent_kafka": ["cli/", "kernel/lag.py"],
     "dapr": ["kernel/dapr/", "kernel/rpc/"],
     "fastapi": ["kernel/", "services/*/handlers"],
