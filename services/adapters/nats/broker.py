@@ -1,0 +1,72 @@
+"""What every part of the service shares: the connection, the tokens, the shares, and how batches run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.rpc.status_pb2 import Status
+
+from isa_common import DeadlineExceeded, IsaError
+from kernel import Caller, status
+from kernel.shares import Shares
+from services.adapters.nats.codec import Tokens, items
+from services.adapters.nats.connection import Connection
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+TOGETHER = 1000
+"""Items of a batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an organisation may make."""
+
+    streams: int
+    """Streams and buckets."""
+    consumers: int
+    """Consumers of all its streams, readers included."""
+    stream_bytes: int
+    """Bytes of a stream or bucket that does not say how many it keeps."""
+    stream_bytes_most: int
+    """Bytes that one may say."""
+    replicas: int
+    """Servers of NATS that keep each stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """The engine behind the service."""
+
+    connection: Connection
+    tokens: Tokens
+    shares: Shares
+    limits: Limits
+
+    def batch(self, caller: Caller, given: Sequence[Request], field: str) -> Sequence[Request]:
+        """The items of a batch, which costs as many calls as it has items."""
+        checked = items(given, field, most=TOGETHER)
+        self.shares.spend(caller, len(checked) - 1)
+        return checked
+
+    async def each(
+        self,
+        one: Callable[[Caller, Request], Awaitable[Response]],
+        caller: Caller,
+        given: Sequence[Request],
+    ) -> list[Response | Status]:
+        """Do all at once, in order as far as they are sent; each fails alone."""
+
+        async def outcome(request: Request) -> Response | Status:
+            try:
+                return await one(caller, request)
+            except IsaError as error:
+                return status(error)
+            except TimeoutError:
+                return status(DeadlineExceeded("The broker did not answer in time."))
+
+        return list(await asyncio.gather(*(outcome(request) for request in given)))

@@ -1,0 +1,300 @@
+"""Key-value buckets: a bucket is a stream, a key a subject of it, a value its last message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.status_pb2 import Status
+from nats.aio.msg import Msg
+
+from isa.streams.v1 import streams_pb2 as pb
+from isa_common import Aborted, AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from kernel import Caller, concerns, status
+from services.adapters.nats.broker import Broker
+from services.adapters.nats.codec import (
+    OPERATION,
+    SECOND,
+    Kind,
+    Place,
+    bucket,
+    bucket_config,
+    entry,
+    envelope,
+    fits,
+    isolate,
+    moment,
+    name,
+    nanoseconds,
+    subject,
+)
+from services.adapters.nats.connection import NobodyListens, accepted
+from services.adapters.nats.pulling import read
+from services.adapters.nats.storage import ANSWER, AT_ONCE, Storage
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+ROLLUP = "Nats-Rollup"
+ENDED = frozenset({pb.OPERATION_DELETE, pb.OPERATION_PURGE, pb.OPERATION_EXPIRE})
+
+
+class Buckets(Storage):
+    """The part of the service that keeps values."""
+
+    _broker: Broker
+    _making: asyncio.Lock
+
+    async def create_bucket(self, caller: Caller, request: pb.CreateBucketRequest) -> pb.CreateBucketResponse:
+        """Make a bucket, if the organisation may have one more."""
+        concerns(request.config.name)
+        limits = self._broker.limits
+        config = bucket_config(
+            caller,
+            request.config,
+            bytes_default=limits.stream_bytes,
+            bytes_most=limits.stream_bytes_most,
+            replicas=limits.replicas,
+        )
+        async with self._making:
+            await self.another(caller, config["name"])
+            told = await self._broker.connection.api(f"STREAM.CREATE.{config['name']}", config)
+        return pb.CreateBucketResponse(bucket=bucket(caller, told))
+
+    async def get_bucket(self, caller: Caller, request: pb.GetBucketRequest) -> pb.GetBucketResponse:
+        """Return a bucket."""
+        told = await self._broker.connection.api(f"STREAM.INFO.{_bucket(caller, request.bucket)}")
+        return pb.GetBucketResponse(bucket=bucket(caller, told))
+
+    async def list_buckets(self, caller: Caller, request: pb.ListBucketsRequest) -> pb.ListBucketsResponse:
+        """Return all buckets of the tenant."""
+        found = await self.all_of(caller, Kind.KEY)
+        return pb.ListBucketsResponse(buckets=[bucket(caller, each) for each in found])
+
+    async def delete_bucket(self, caller: Caller, request: pb.DeleteBucketRequest) -> pb.DeleteBucketResponse:
+        """Delete a bucket."""
+        await self._broker.connection.api(f"STREAM.DELETE.{_bucket(caller, request.bucket)}")
+        return pb.DeleteBucketResponse()
+
+    async def get(self, caller: Caller, request: pb.GetRequest) -> pb.GetResponse:
+        """Return the value of a key, or of one of its revisions."""
+        at, of = _bucket(caller, request.bucket), _key(caller, request.bucket, request.key)
+        if request.revision:
+            found = self._entry(caller, request.bucket, await self.direct(at, {"seq": request.revision}))
+            if found.key != request.key:
+                raise NotFound("The key had no such revision.", field="revision")
+        else:
+            found = self._entry(caller, request.bucket, await self._last(at, of))
+        if found.operation in ENDED:
+            raise NotFound("No such key.", field="key")
+        return pb.GetResponse(entry=found)
+
+    async def mget(self, caller: Caller, request: pb.MGetRequest) -> pb.MGetResponse:
+        """Return the values of keys, each with its own outcome."""
+        name(request.bucket, "bucket")
+        given = self._broker.batch(caller, request.keys, "keys")
+        response, size = pb.MGetResponse(), 0
+        for start in range(0, len(given), AT_ONCE):
+            portion = [pb.GetRequest(bucket=request.bucket, key=key) for key in given[start : start + AT_ONCE]]
+            for told in await self._broker.each(self.get, caller, portion):
+                size += told.ByteSize()
+                if isinstance(told, Status):
+                    response.outcomes.add(error=told)
+                elif size > ANSWER:
+                    response.outcomes.add(error=status(ResourceExhausted("Ask for fewer keys at a time.")))
+                else:
+                    response.outcomes.add(ok=told)
+        return response
+
+    async def put(self, caller: Caller, request: pb.PutRequest) -> pb.PutResponse:
+        """Set a key."""
+        item = pb.PutItem(bucket=request.bucket, key=request.key, value=request.value)
+        if request.HasField("ttl"):
+            item.ttl.CopyFrom(request.ttl)
+        return await self._put(caller, item)
+
+    async def put_many(self, caller: Caller, request: pb.PutManyRequest) -> pb.PutManyResponse:
+        """Set keys, each with its own outcome."""
+        given = self._broker.batch(caller, request.items, "items")
+        outcomes = await self._broker.each(self._put, caller, given)
+        return pb.PutManyResponse(
+            outcomes=[
+                pb.PutOutcome(error=told) if isinstance(told, Status) else pb.PutOutcome(ok=told) for told in outcomes
+            ]
+        )
+
+    async def create(self, caller: Caller, request: pb.CreateRequest) -> pb.CreateResponse:
+        """Set a key that holds nothing."""
+        item = pb.PutItem(bucket=request.bucket, key=request.key, value=request.value, expected_revision=0)
+        if request.HasField("ttl"):
+            item.ttl.CopyFrom(request.ttl)
+        return pb.CreateResponse(revision=(await self._put(caller, item)).revision)
+
+    async def update(self, caller: Caller, request: pb.UpdateRequest) -> pb.UpdateResponse:
+        """Set a key that is still at a revision."""
+        if not request.revision:
+            raise InvalidArgument("The first revision is 1.", field="revision")
+        item = pb.PutItem(
+            bucket=request.bucket, key=request.key, value=request.value, expected_revision=request.revision
+        )
+        return pb.UpdateResponse(revision=(await self._put(caller, item)).revision)
+
+    async def delete(self, caller: Caller, request: pb.DeleteRequest) -> pb.DeleteResponse:
+        """Mark a key as deleted."""
+        return await self._delete(
+            caller, pb.DeleteItem(bucket=request.bucket, key=request.key, revision=request.revision)
+        )
+
+    async def delete_many(self, caller: Caller, request: pb.DeleteManyRequest) -> pb.DeleteManyResponse:
+        """Delete keys, each with its own outcome."""
+        given = self._broker.batch(caller, request.items, "items")
+        outcomes = await self._broker.each(self._delete, caller, given)
+        return pb.DeleteManyResponse(
+            outcomes=[
+                pb.DeleteOutcome(error=told) if isinstance(told, Status) else pb.DeleteOutcome(ok=told)
+                for told in outcomes
+            ]
+        )
+
+    async def purge(self, caller: Caller, request: pb.PurgeRequest) -> pb.PurgeResponse:
+        """Delete a key and what it held."""
+        await self._delete(
+            caller, pb.DeleteItem(bucket=request.bucket, key=request.key, revision=request.revision, purge=True)
+        )
+        return pb.PurgeResponse()
+
+    async def keys(self, caller: Caller, request: pb.KeysRequest) -> AsyncIterator[pb.KeysResponse]:
+        """Send the keys that hold a value."""
+        at = _bucket(caller, request.bucket)
+        source = read(
+            self._broker.connection,
+            at,
+            [_filter(caller, request.bucket, request.filter)],
+            {"deliver_policy": "last_per_subject"},
+            headers_only=True,
+        )
+        async with aclosing(source):
+            async for taken, _ in source:
+                entries = (self._read(caller, request.bucket, message) for message in taken)
+                if keys := [each.key for each in entries if each.operation not in ENDED]:
+                    yield pb.KeysResponse(keys=keys)
+
+    async def history(self, caller: Caller, request: pb.HistoryRequest) -> AsyncIterator[pb.HistoryResponse]:
+        """Send what a key held."""
+        at, of = _bucket(caller, request.bucket), _key(caller, request.bucket, request.key)
+        async with aclosing(read(self._broker.connection, at, [of], {"deliver_policy": "all"})) as source:
+            async for taken, _ in source:
+                if taken:
+                    yield pb.HistoryResponse(entries=[self._read(caller, request.bucket, each) for each in taken])
+
+    async def watch(self, caller: Caller, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+        """Send the current values, say so, and send changes."""
+        at = _bucket(caller, request.bucket)
+        source = read(
+            self._broker.connection,
+            at,
+            [_filter(caller, request.bucket, request.filter)],
+            {"deliver_policy": "new" if request.only_changes else "last_per_subject"},
+            follow=True,
+        )
+        is_current = not request.only_changes
+        async with aclosing(source):
+            async for taken, is_done in source:
+                entries = [self._read(caller, request.bucket, message) for message in taken]
+                if is_current:  # a key that holds nothing has no current value
+                    entries = [each for each in entries if each.operation not in ENDED]
+                if entries or is_done:
+                    yield pb.WatchResponse(entries=entries, current_done=is_done)
+                is_current = is_current and not is_done
+
+    async def _put(self, caller: Caller, item: pb.PutItem) -> pb.PutResponse:
+        at, of = _bucket(caller, item.bucket), _key(caller, item.bucket, item.key)
+        headers = _by(caller)
+        if item.HasField("ttl"):
+            headers["Nats-TTL"] = _seconds(item.ttl)
+            headers[ROLLUP] = "sub"  # else an older value would come back when this one goes
+        if item.HasField("expected_revision"):
+            headers[EXPECTED] = str(item.expected_revision)
+        fits(item.value, headers, "value")
+        await self._broker.shares.room(caller, len(item.value))
+        try:
+            return pb.PutResponse(revision=await self._store(of, item.value, headers))
+        except Aborted:
+            if item.expected_revision:
+                raise
+        ended = self._entry(caller, item.bucket, await self._last(at, of))
+        if ended.operation not in ENDED:
+            raise AlreadyExists("The key holds a value.", field="key")
+        headers[EXPECTED] = str(ended.revision)
+        try:
+            return pb.PutResponse(revision=await self._store(of, item.value, headers))
+        except Aborted:
+            raise AlreadyExists("The key holds a value.", field="key") from None
+
+    async def _delete(self, caller: Caller, item: pb.DeleteItem) -> pb.DeleteResponse:
+        _bucket(caller, item.bucket)
+        headers = {**_by(caller), OPERATION: "PURGE" if item.purge else "DEL"}
+        if item.purge:
+            headers[ROLLUP] = "sub"
+        if item.revision:
+            headers[EXPECTED] = str(item.revision)
+        await self._store(_key(caller, item.bucket, item.key), b"", headers)
+        return pb.DeleteResponse()
+
+    async def _store(self, of: str, value: bytes, headers: Mapping[str, str]) -> int:
+        try:
+            answer = await self._broker.connection.request(of, value, headers)
+        except NobodyListens:
+            raise NotFound("No such bucket.", field="bucket") from None
+        return int(accepted(answer)["seq"])
+
+    async def _last(self, at: str, of: str) -> Msg:
+        try:
+            return await self.direct(at, of=of)
+        except NotFound as error:
+            error.field = "key"
+            raise
+
+    def _entry(self, caller: Caller, bucket: str, message: Msg) -> pb.Entry:
+        """An entry that NATS read by its revision or key."""
+        headers = message.headers or {}
+        return entry(
+            caller,
+            bucket,
+            message,
+            at=headers["Nats-Subject"],
+            revision=int(headers["Nats-Sequence"]),
+            changed=moment(headers["Nats-Time-Stamp"]),
+        )
+
+    def _read(self, caller: Caller, bucket: str, message: Msg) -> pb.Entry:
+        """An entry that a reader was sent."""
+        place = Place(message)
+        return entry(caller, bucket, message, at=message.subject, revision=place.sequence, changed=place.time)
+
+
+def _bucket(caller: Caller, given: str) -> str:
+    """The physical name of a bucket that a request names."""
+    return isolate(caller, Kind.BUCKET, name(given, "bucket"))
+
+
+def _key(caller: Caller, bucket: str, given: str) -> str:
+    """The subject of a key that a request names."""
+    concerns(f"{bucket}/{given}")
+    return isolate(caller, Kind.KEY, f"{bucket}.{subject(given, 'key')}")
+
+
+def _filter(caller: Caller, bucket: str, given: str) -> str:
+    concerns(f"{bucket}/{given}")
+    return isolate(caller, Kind.KEY, f"{bucket}.{subject(given or '>', 'filter', is_filter=True)}")
+
+
+def _by(caller: Caller) -> dict[str, str]:
+    return envelope(caller, {})
+
+
+def _seconds(ttl: Duration) -> str:
+    nanos = nanoseconds(ttl, "ttl", least=SECOND)
+    if not nanos or nanos % SECOND:
+        raise InvalidArgument("A time to live is one or more whole seconds.", field="ttl")
+    return str(nanos // SECOND)
