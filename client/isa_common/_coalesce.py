@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-from isa_common.errors import IsaError
+from isa_common.errors import IsaError, MessageTooLarge
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -22,7 +22,7 @@ class Coalescer(Generic[Req, Res]):
     """Sends the calls of one tick of the loop as batches, and a lonely one as it is.
 
     `await coalescer(request)` is the call. Calls of one timeout share a batch, so that each keeps its own deadline.
-    A batch goes on when some of its waiters go away.
+    A batch goes on when some of its waiters go away, and one that is too large for a message goes out in parts.
     """
 
     def __init__(
@@ -75,6 +75,12 @@ class Coalescer(Generic[Req, Res]):
             for _, waiter in calls:
                 waiter.cancel()
             raise
+        except MessageTooLarge as error:
+            if len(calls) > 1:
+                half = len(calls) // 2
+                await asyncio.gather(self._batch(calls[:half], timeout), self._batch(calls[half:], timeout))
+                return
+            answers = [error]
         except Exception as error:
             answers = [copy.copy(error) for _ in calls]  # one traceback each
         for (_, waiter), answer in zip(calls, answers, strict=True):

@@ -20,7 +20,16 @@ from google.rpc.status_pb2 import Status
 
 from isa_common._breaker import Breaker
 from isa_common._contract import Method
-from isa_common.errors import Code, DeadlineExceeded, InvalidArgument, IsaError, NotFound, Unavailable, error_class
+from isa_common.errors import (
+    Code,
+    DeadlineExceeded,
+    InvalidArgument,
+    IsaError,
+    MessageTooLarge,
+    NotFound,
+    Unavailable,
+    error_class,
+)
 
 TokenSource = Callable[[], Awaitable[str]]
 MetadataSource = Callable[[], Mapping[str, str]]
@@ -556,6 +565,12 @@ def _unreached(request_id: str) -> Unavailable:
     return error
 
 
+def _too_large(request_id: str) -> MessageTooLarge:
+    error = MessageTooLarge("A message may have 16 MiB: send or ask for less at a time, or use a stream.")
+    error.request_id = request_id
+    return error
+
+
 def _error(failure: grpc.aio.AioRpcError, request_id: str) -> IsaError:
     """Our error for a status of the wire, with everything that its details say."""
     status = Status(code=failure.code().value[0], message=failure.details() or "")
@@ -574,6 +589,8 @@ def error_of(status: Status, request_id: str = "") -> IsaError:
             detail.Unpack(known)
     if not info.reason:  # said by gRPC or a sidecar on the way, in words that name hosts
         code = Code.UNAVAILABLE if code in _NOT_SERVED else code
+        if code is Code.RESOURCE_EXHAUSTED and "larger than max" in message:
+            return _too_large(request_id)
         message = _PLAIN.get(code, message)
     error = error_class(code, info.reason)(message)
     if info.reason:

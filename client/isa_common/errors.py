@@ -10,6 +10,7 @@
     ├── FailedPrecondition       not in the state that this needs
     │   └── PreconditionFailed   the ETag is no longer the current one
     ├── ResourceExhausted        over a share or a limit; `retry_after` says when to come back
+    │   └── MessageTooLarge      a request or an answer is longer than one message may be
     ├── Unavailable              not reached, or not ready
     ├── DeadlineExceeded         took longer than the caller wanted to wait
     ├── Cancelled                the caller went away
@@ -41,6 +42,7 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "IsaError",
+    "MessageTooLarge",
     "NotFound",
     "PermissionDenied",
     "PreconditionFailed",
@@ -171,6 +173,10 @@ class ResourceExhausted(IsaError):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class MessageTooLarge(ResourceExhausted):
+    """A request or an answer is longer than one message may be: send less at a time, or stream."""
+
+
 class Unavailable(IsaError):
     """Not reached, or not ready."""
 
@@ -226,6 +232,8 @@ def error_class(code: Code, reason: str = "") -> type[IsaError]:
     """The class that stands for a code of the wire; a code of no class is Internal."""
     if code is Code.FAILED_PRECONDITION and reason == "PRECONDITION_FAILED":
         return PreconditionFailed
+    if code is Code.RESOURCE_EXHAUSTED and reason == "MESSAGE_TOO_LARGE":
+        return MessageTooLarge
     return _CLASSES.get(code, Internal)
 
 

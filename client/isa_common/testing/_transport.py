@@ -18,8 +18,8 @@ from isa_common._transport import MESSAGE_LIMIT, Transport
 from isa_common.errors import (
     DeadlineExceeded,
     IsaError,
+    MessageTooLarge,
     PermissionDenied,
-    ResourceExhausted,
     Unauthenticated,
     Unimplemented,
     error_class,
@@ -202,7 +202,7 @@ class MemoryTransport(Transport):
 def _copy(message: Message) -> Message:
     """What the other side would read."""
     if message.ByteSize() > MESSAGE_LIMIT:
-        raise ResourceExhausted(f"A message may have {MESSAGE_LIMIT} bytes.")
+        raise MessageTooLarge("A message may have 16 MiB: send or ask for less at a time, or use a stream.")
     return type(message).FromString(message.SerializeToString())
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from isa_common import IsaError, NotFound, Unavailable
+from isa_common import IsaError, MessageTooLarge, NotFound, Unavailable
 from isa_common._coalesce import Coalescer
 
 
@@ -111,3 +111,16 @@ async def test_calls_of_different_deadlines_do_not_share_a_batch(wire: Wire, cal
     await asyncio.gather(call(1, short), call(2, long), call(3, short), call(4, long))
 
     assert wire.sent == [([1, 3], short), ([2, 4], long)]
+
+
+async def test_a_batch_that_is_too_large_goes_out_in_parts(wire: Wire) -> None:
+    async def many(numbers: list[int], timeout: timedelta | None) -> Sequence[int | IsaError]:
+        if sum(numbers) > 10:
+            raise MessageTooLarge("No.")
+        return await wire.many(numbers, timeout)
+
+    call = Coalescer(wire.one, many)
+    answers = await asyncio.gather(*(call(number) for number in (4, 5, 6, 11)), return_exceptions=True)
+
+    assert answers[:3] == [16, 25, 36]
+    assert isinstance(answers[3], MessageTooLarge)

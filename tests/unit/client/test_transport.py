@@ -20,6 +20,7 @@ from isa_common import (
     Code,
     DeadlineExceeded,
     Isa,
+    MessageTooLarge,
     NotFound,
     PermissionDenied,
     PreconditionFailed,
@@ -184,6 +185,15 @@ async def test_an_error_has_its_class_code_details_and_request(
         "As the server says.", reason, {"task": "7"}, "request-1",
     )  # fmt: skip
     assert service.calls == 1
+
+
+async def test_an_answer_that_is_too_large_says_so(service: Service, isa: Isa) -> None:
+    service.answers = [sql_pb2.QueryResponse(rows=sql_pb2.Rows(rows=bytes(17 << 20)))]
+
+    with pytest.raises(MessageTooLarge, match="16 MiB") as caught:
+        await isa.sql.query("SELECT 1")
+
+    assert caught.value.request_id
 
 
 async def test_a_read_is_repeated_while_the_server_is_unavailable(service: Service, isa: Isa) -> None:
