@@ -10,6 +10,12 @@ resources="--resources-path /components/local --resources-path /components/local
 if [ -n "${SMTP_HOST:-}" ]; then
   resources="$resources --resources-path /components/optional"
 fi
+consul=""
+if [ "${ISA_CLOUD_CONSUL_ENABLED:-}" = true ]; then
+  DAPR_HOST_IP=$(/tools/busybox hostname -i)
+  export DAPR_HOST_IP
+  consul="--config /components/consul/config.yaml"
+fi
 exec /daprd \
   --app-id "$APP_ID" \
   --app-port "$APP_PORT" \
@@ -21,6 +27,7 @@ exec /daprd \
   --dapr-listen-addresses 127.0.0.1 \
   --config "/components/local/config/$APP_ID.yaml" \
   --config "/compose/access/$APP_ID.yaml" \
+  $consul \
   $resources \
   --enable-mtls \
   --sentry-address "$SENTRY" \

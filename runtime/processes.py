@@ -325,6 +325,11 @@ class App:
         return "" if exists else f"{package} has no app.py"
 
     @property
+    def health_port(self) -> int:
+        """Where it answers `/readyz`: a gRPC app beside its metrics."""
+        return int(self.environment.get("METRICS_PORT", self.values["appPort"]))
+
+    @property
     def command(self) -> list[str]:
         """How the app is started."""
         return [str(word) for word in self.values["command"]]
@@ -361,6 +366,16 @@ def app_processes(layout: Layout, engines: Engines, tokens: Mapping[str, Mapping
     return found
 
 
+def consul() -> dict[str, str]:
+    """Where Consul is, when apps are to find each other by it; else nothing, and they do by a file."""
+    if os.environ.get("ISA_CLOUD_CONSUL_ENABLED", "").lower() not in ("true", "1"):
+        return {}
+    return {
+        "ISA_CLOUD_CONSUL_HOST": os.environ.get("ISA_CLOUD_CONSUL_HOST", "127.0.0.1"),
+        "ISA_CLOUD_CONSUL_PORT": os.environ.get("ISA_CLOUD_CONSUL_PORT", "8500"),
+    }
+
+
 def otlp_endpoint() -> str:
     """`host:port` of OpenTelemetry's standard setting; empty when traces go nowhere."""
     return os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").removeprefix("http://").rstrip("/")
@@ -380,6 +395,7 @@ def sidecar(layout: Layout, engines: Engines, app: App, environment: Mapping[str
         "--metrics-port", str(metrics), "--metrics-listen-address", "127.0.0.1",
         "--dapr-listen-addresses", values["apiListenAddresses"], "--dapr-internal-grpc-listen-address", "127.0.0.1",
         "--config", str(CHECKOUT / values["configFilePath"]),
+        *(("--config", str(CHECKOUT / "components" / "consul" / "config.yaml")) if consul() else ()),
         "--scheduler-host-address", layout.address("scheduler"), "--placement-host-address", "",
         "--max-body-size", values["maxBodySize"], "--read-buffer-size", values["readBufferSize"],
         "--enable-app-health-check", "--app-health-check-path", values["appHealthCheckPath"],
@@ -395,7 +411,14 @@ def sidecar(layout: Layout, engines: Engines, app: App, environment: Mapping[str
         does=f"sidecar of {app.name}",
         kind="sidecar",
         command=tuple(command),
-        environment={**environment, "GOMEMLIMIT": SIDECAR_MEMORY},
+        environment={
+            **environment,
+            **consul(),
+            "GOMEMLIMIT": SIDECAR_MEMORY,
+            "DAPR_HOST_IP": "127.0.0.1",
+            "DAPR_INTERNAL_GRPC_PORT": str(internal),
+            "HEALTH_PORT": str(layout.port(app.health_port)),
+        },
         ports=(http, grpc, internal, metrics),
         healthy=health.http(f"http://127.0.0.1:{http}/v1.0/healthz/outbound"),
         needs=("kafka", "scheduler", "databases"),
@@ -419,9 +442,10 @@ def room(layout: Layout, app: App, environment: Mapping[str, str]) -> Process:
         "LOG_LEVEL": os.environ.get("LOG_LEVEL", "INFO"),
         "PYTHONUNBUFFERED": "1",
     }
-    if "METRICS_PORT" in environment:
-        own["METRICS_PORT"] = str(layout.port(int(environment["METRICS_PORT"])))
-        ports.append(int(own["METRICS_PORT"]))
+    health_port = layout.port(app.health_port)
+    if app.is_grpc:
+        own["METRICS_PORT"] = str(health_port)
+        ports.append(health_port)
     command = [sys.executable if word == "python" else word for word in app.command]
     first: tuple[str, ...]
     if app.is_grpc:
@@ -435,7 +459,7 @@ def room(layout: Layout, app: App, environment: Mapping[str, str]) -> Process:
         command=tuple(command),
         environment={**environment, **own},
         ports=tuple(ports),
-        healthy=health.http(f"http://127.0.0.1:{own.get('METRICS_PORT', port)}/readyz"),
+        healthy=health.http(f"http://127.0.0.1:{health_port}/readyz"),
         needs=(f"{app.name}-dapr", "migrate", "topics", *first),
         stop_seconds=40,
         absent=app.absent,
