@@ -12,8 +12,9 @@ from isa_common._logs import Logs
 from isa_common._sql import Sql
 from isa_common._transport import MetadataSource, TokenSource, Transport
 from isa_common._usage import Usage
+from isa_common._vectors import Vectors
 
-_APP_IDS = {"sql": "postgres-grpc", "logs": "loki-grpc"}
+_APP_IDS = {"sql": "postgres-grpc", "logs": "loki-grpc", "vectors": "qdrant-grpc"}
 """Which app serves a capability, seen from a sidecar."""
 
 
@@ -57,6 +58,11 @@ class Isa:
     def sql(self) -> Sql:
         """SQL in the caller's own database."""
         return Sql(self._transport)
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """Vectors of the caller's organisation."""
+        return Vectors(self._transport)
 
     @cached_property
     def logs(self) -> Logs:

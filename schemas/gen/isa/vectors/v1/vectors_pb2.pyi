@@ -218,7 +218,7 @@ class Point(_message.Message):
     vector: _builtins.bytes
     """The vector of a collection that names none: packed little-endian float32."""
     payload: _builtins.bytes
-    """A JSON object; empty is none."""
+    """A JSON object of at most 128 KiB and 32 levels; empty is none."""
     @_builtins.property
     def id(self) -> Global___PointId: ...
     @_builtins.property
@@ -1023,10 +1023,11 @@ class SearchRequest(_message.Message):
     using: _builtins.str
     """Name of the vector to compare with; empty where the collection names none."""
     limit: _builtins.int
-    """0 means 10; limit and offset together at most 10,000."""
+    """0 means 10, at most 1,000."""
     offset: _builtins.int
+    """At most 10,000."""
     score_threshold: _builtins.float
-    """The worst score that is returned."""
+    """The worst score that comes back."""
     exact: _builtins.bool
     """Compares with every point instead of asking the index."""
     @_builtins.property
@@ -1196,6 +1197,7 @@ class RecommendRequest(_message.Message):
     limit: _builtins.int
     offset: _builtins.int
     score_threshold: _builtins.float
+    """Of AVERAGE only."""
     exact: _builtins.bool
     @_builtins.property
     def positive(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:

@@ -1,0 +1,130 @@
+"""A process that runs the embedded engine: calls in, answers out, one after another, over one socket.
+
+python -m services.adapters.qdrant.worker <socket> <number> <options as JSON>
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import marshal
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from isa.vectors.v1 import vectors_pb2 as pb
+from isa_common.errors import Internal, IsaError
+from services.adapters.qdrant.shards import Shards
+
+Asked = tuple[str, str, bytes]
+"""A method, the collection's name, and the request."""
+Answer = bytes | tuple[int, str, str, str | None]
+"""A response, or an error: code, reason, message, field."""
+
+LENGTH = struct.Struct("<I")
+TIDY = 1.0
+"""Seconds between two visits to the disk."""
+
+_log = logging.getLogger(__name__)
+_REQUESTS = {each.name: GetMessageClass(each.input_type) for each in pb.DESCRIPTOR.services_by_name["Vectors"].methods}
+_WORDS = {name: "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_") for name in _REQUESTS}
+
+
+def answers(shards: Shards, calls: Sequence[Asked]) -> list[Answer]:
+    """Do calls in order; searches of one collection that stand together are planned together."""
+    found: list[Answer] = []
+    for (method, name), group in groupby(calls, key=lambda call: call[:2]):
+        requests: list[Any] = [_REQUESTS[method].FromString(call[2]) for call in group]
+        try:
+            if method == "Search":
+                outcomes: list[Any] = list(shards.search_many(name, requests))
+            else:
+                outcomes = [_one(shards, method, name, request) for request in requests]
+        except Exception as error:  # what the engine says is logged, and told to nobody
+            outcomes = [_unforeseen(method, error)] * len(requests)
+        found += [_wire(outcome) for outcome in outcomes]
+    return found
+
+
+def _one(shards: Shards, method: str, name: str, request: Message) -> Message | IsaError:
+    try:
+        response: Message = getattr(shards, _WORDS[method])(name, request)
+    except IsaError as error:
+        return error
+    except Exception as error:  # the others of a batch go on
+        return _unforeseen(method, error)
+    return response
+
+
+def _unforeseen(method: str, error: Exception) -> IsaError:
+    _log.error("%s failed", method, exc_info=error)
+    return Internal("Something went wrong on our side. The request id finds it in our logs.")
+
+
+def _wire(outcome: Message | IsaError) -> Answer:
+    if isinstance(outcome, IsaError):
+        return int(outcome.code), outcome.reason, outcome.message, outcome.field
+    return outcome.SerializeToString()
+
+
+def serve(channel: socket.socket, shards: Shards) -> None:
+    """Answer until the other side hangs up, and go to the disk once a second."""
+    tidied = time.monotonic()
+    while True:
+        if time.monotonic() - tidied >= TIDY:
+            shards.tidy()
+            tidied = time.monotonic()
+        if not select.select([channel], [], [], TIDY)[0]:
+            continue
+        frame = receive(channel)
+        if frame is None:
+            return
+        reply = marshal.dumps(answers(shards, marshal.loads(frame)))  # noqa: S302 -- between two processes of ours
+        channel.sendall(LENGTH.pack(len(reply)) + reply)
+
+
+def receive(channel: socket.socket) -> bytes | None:
+    """A whole frame; None when the other side is gone."""
+    head = _exactly(channel, LENGTH.size)
+    return None if head is None else _exactly(channel, LENGTH.unpack(head)[0])
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        part = channel.recv(min(size - len(parts), 1 << 20))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+def main() -> None:
+    """Run until the room closes the socket."""
+    number, options = int(sys.argv[2]), json.loads(sys.argv[3])
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)  # the room drains first, then hangs up
+    folder = Path(options.pop("folder"))
+    with socket.socket(fileno=int(sys.argv[1])) as channel, (folder / f".lock-{number}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a former process of this number may still be closing its collections
+        shards = Shards(folder, number=number, **options)
+        channel.sendall(LENGTH.pack(0))
+        try:
+            serve(channel, shards)
+        finally:
+            shards.close()
+
+
+if __name__ == "__main__":
+    main()
