@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
 from isa_common import DeadlineExceeded, IsaError
@@ -16,7 +17,7 @@ from services.adapters.nats.codec import Tokens, items
 from services.adapters.nats.connection import Connection
 
 Request = TypeVar("Request")
-Response = TypeVar("Response")
+Response = TypeVar("Response", bound=Message)
 
 TOGETHER = 1000
 """Items of a batch."""
@@ -61,7 +62,7 @@ class Broker:
     ) -> list[Response | Status]:
         """Do all at once, in order as far as they are sent; each fails alone."""
 
-        async def outcome(request: Request) -> Response | Status:
+        async def alone(request: Request) -> Response | Status:
             try:
                 return await one(caller, request)
             except IsaError as error:
@@ -69,4 +70,9 @@ class Broker:
             except TimeoutError:
                 return status(DeadlineExceeded("The broker did not answer in time."))
 
-        return list(await asyncio.gather(*(outcome(request) for request in given)))
+        return list(await asyncio.gather(*(alone(request) for request in given)))
+
+
+def outcome(told: Message | Status) -> dict[str, Any]:
+    """The side of an item's outcome that is to be filled."""
+    return {"error": told} if isinstance(told, Status) else {"ok": told}

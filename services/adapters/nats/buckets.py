@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from isa.streams.v1 import streams_pb2 as pb
 from isa_common import Aborted, AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
 from kernel import Caller, concerns, status
-from services.adapters.nats.broker import Broker
+from services.adapters.nats.broker import Broker, outcome
 from services.adapters.nats.codec import (
     OPERATION,
     SECOND,
@@ -34,7 +34,6 @@ from services.adapters.nats.connection import NobodyListens, accepted
 from services.adapters.nats.pulling import read
 from services.adapters.nats.storage import ANSWER, AT_ONCE, Storage
 
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 ROLLUP = "Nats-Rollup"
 ENDED = frozenset({pb.OPERATION_DELETE, pb.OPERATION_PURGE, pb.OPERATION_EXPIRE})
 
@@ -78,13 +77,14 @@ class Buckets(Storage):
 
     async def get(self, caller: Caller, request: pb.GetRequest) -> pb.GetResponse:
         """Return the value of a key, or of one of its revisions."""
-        at, of = _bucket(caller, request.bucket), _key(caller, request.bucket, request.key)
         if request.revision:
+            at = _bucket(caller, request.bucket)
+            _key(caller, request.bucket, request.key)
             found = self._entry(caller, request.bucket, await self.direct(at, {"seq": request.revision}))
             if found.key != request.key:
                 raise NotFound("The key had no such revision.", field="revision")
         else:
-            found = self._entry(caller, request.bucket, await self._last(at, of))
+            found = await self._last(caller, request.bucket, request.key)
         if found.operation in ENDED:
             raise NotFound("No such key.", field="key")
         return pb.GetResponse(entry=found)
@@ -108,60 +108,61 @@ class Buckets(Storage):
 
     async def put(self, caller: Caller, request: pb.PutRequest) -> pb.PutResponse:
         """Set a key."""
-        item = pb.PutItem(bucket=request.bucket, key=request.key, value=request.value)
-        if request.HasField("ttl"):
-            item.ttl.CopyFrom(request.ttl)
-        return await self._put(caller, item)
+        return pb.PutResponse(revision=await self._put(caller, request))
 
     async def put_many(self, caller: Caller, request: pb.PutManyRequest) -> pb.PutManyResponse:
         """Set keys, each with its own outcome."""
-        given = self._broker.batch(caller, request.items, "items")
-        outcomes = await self._broker.each(self._put, caller, given)
-        return pb.PutManyResponse(
-            outcomes=[
-                pb.PutOutcome(error=told) if isinstance(told, Status) else pb.PutOutcome(ok=told) for told in outcomes
-            ]
-        )
+        outcomes = await self._broker.each(self.put, caller, self._broker.batch(caller, request.items, "items"))
+        return pb.PutManyResponse(outcomes=[pb.PutOutcome(**outcome(told)) for told in outcomes])
 
     async def create(self, caller: Caller, request: pb.CreateRequest) -> pb.CreateResponse:
         """Set a key that holds nothing."""
-        item = pb.PutItem(bucket=request.bucket, key=request.key, value=request.value, expected_revision=0)
-        if request.HasField("ttl"):
-            item.ttl.CopyFrom(request.ttl)
-        return pb.CreateResponse(revision=(await self._put(caller, item)).revision)
+        try:
+            return pb.CreateResponse(revision=await self._put(caller, request, expected=0))
+        except Aborted:
+            last = await self._last(caller, request.bucket, request.key)
+        if last.operation not in ENDED:
+            raise AlreadyExists("The key holds a value.", field="key")
+        try:
+            return pb.CreateResponse(revision=await self._put(caller, request, expected=last.revision))
+        except Aborted:
+            raise AlreadyExists("The key holds a value.", field="key") from None
+
+    async def create_many(self, caller: Caller, request: pb.CreateManyRequest) -> pb.CreateManyResponse:
+        """Set keys that hold nothing, each with its own outcome."""
+        outcomes = await self._broker.each(self.create, caller, self._broker.batch(caller, request.items, "items"))
+        return pb.CreateManyResponse(outcomes=[pb.CreateOutcome(**outcome(told)) for told in outcomes])
 
     async def update(self, caller: Caller, request: pb.UpdateRequest) -> pb.UpdateResponse:
         """Set a key that is still at a revision."""
         if not request.revision:
             raise InvalidArgument("The first revision is 1.", field="revision")
-        item = pb.PutItem(
-            bucket=request.bucket, key=request.key, value=request.value, expected_revision=request.revision
-        )
-        return pb.UpdateResponse(revision=(await self._put(caller, item)).revision)
+        return pb.UpdateResponse(revision=await self._put(caller, request, expected=request.revision))
+
+    async def update_many(self, caller: Caller, request: pb.UpdateManyRequest) -> pb.UpdateManyResponse:
+        """Set keys that are still at a revision, each with its own outcome."""
+        outcomes = await self._broker.each(self.update, caller, self._broker.batch(caller, request.items, "items"))
+        return pb.UpdateManyResponse(outcomes=[pb.UpdateOutcome(**outcome(told)) for told in outcomes])
 
     async def delete(self, caller: Caller, request: pb.DeleteRequest) -> pb.DeleteResponse:
         """Mark a key as deleted."""
-        return await self._delete(
-            caller, pb.DeleteItem(bucket=request.bucket, key=request.key, revision=request.revision)
-        )
+        await self._store(caller, request.bucket, request.key, b"", {OPERATION: "DEL"})
+        return pb.DeleteResponse()
 
     async def delete_many(self, caller: Caller, request: pb.DeleteManyRequest) -> pb.DeleteManyResponse:
         """Delete keys, each with its own outcome."""
-        given = self._broker.batch(caller, request.items, "items")
-        outcomes = await self._broker.each(self._delete, caller, given)
-        return pb.DeleteManyResponse(
-            outcomes=[
-                pb.DeleteOutcome(error=told) if isinstance(told, Status) else pb.DeleteOutcome(ok=told)
-                for told in outcomes
-            ]
-        )
+        outcomes = await self._broker.each(self.delete, caller, self._broker.batch(caller, request.items, "items"))
+        return pb.DeleteManyResponse(outcomes=[pb.DeleteOutcome(**outcome(told)) for told in outcomes])
 
     async def purge(self, caller: Caller, request: pb.PurgeRequest) -> pb.PurgeResponse:
         """Delete a key and what it held."""
-        await self._delete(
-            caller, pb.DeleteItem(bucket=request.bucket, key=request.key, revision=request.revision, purge=True)
-        )
+        await self._store(caller, request.bucket, request.key, b"", {OPERATION: "PURGE", ROLLUP: "sub"})
         return pb.PurgeResponse()
+
+    async def purge_many(self, caller: Caller, request: pb.PurgeManyRequest) -> pb.PurgeManyResponse:
+        """Delete keys and what they held, each with its own outcome."""
+        outcomes = await self._broker.each(self.purge, caller, self._broker.batch(caller, request.items, "items"))
+        return pb.PurgeManyResponse(outcomes=[pb.PurgeOutcome(**outcome(told)) for told in outcomes])
 
     async def keys(self, caller: Caller, request: pb.KeysRequest) -> AsyncIterator[pb.KeysResponse]:
         """Send the keys that hold a value."""
@@ -207,53 +208,42 @@ class Buckets(Storage):
                     yield pb.WatchResponse(entries=entries, current_done=is_done)
                 is_current = is_current and not is_done
 
-    async def _put(self, caller: Caller, item: pb.PutItem) -> pb.PutResponse:
-        at, of = _bucket(caller, item.bucket), _key(caller, item.bucket, item.key)
-        headers = _by(caller)
-        if item.HasField("ttl"):
-            headers["Nats-TTL"] = _seconds(item.ttl)
+    async def _put(
+        self,
+        caller: Caller,
+        request: pb.PutRequest | pb.CreateRequest | pb.UpdateRequest,
+        *,
+        expected: int | None = None,
+    ) -> int:
+        headers: dict[str, str] = {}
+        if not isinstance(request, pb.UpdateRequest) and request.HasField("ttl"):
+            headers["Nats-TTL"] = _seconds(request.ttl)
             headers[ROLLUP] = "sub"  # else an older value would come back when this one goes
-        if item.HasField("expected_revision"):
-            headers[EXPECTED] = str(item.expected_revision)
-        fits(item.value, headers, "value")
-        await self._broker.shares.room(caller, len(item.value))
-        try:
-            return pb.PutResponse(revision=await self._store(of, item.value, headers))
-        except Aborted:
-            if item.expected_revision:
-                raise
-        ended = self._entry(caller, item.bucket, await self._last(at, of))
-        if ended.operation not in ENDED:
-            raise AlreadyExists("The key holds a value.", field="key")
-        headers[EXPECTED] = str(ended.revision)
-        try:
-            return pb.PutResponse(revision=await self._store(of, item.value, headers))
-        except Aborted:
-            raise AlreadyExists("The key holds a value.", field="key") from None
+        if expected is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+        return await self._store(caller, request.bucket, request.key, request.value, headers)
 
-    async def _delete(self, caller: Caller, item: pb.DeleteItem) -> pb.DeleteResponse:
-        _bucket(caller, item.bucket)
-        headers = {**_by(caller), OPERATION: "PURGE" if item.purge else "DEL"}
-        if item.purge:
-            headers[ROLLUP] = "sub"
-        if item.revision:
-            headers[EXPECTED] = str(item.revision)
-        await self._store(_key(caller, item.bucket, item.key), b"", headers)
-        return pb.DeleteResponse()
-
-    async def _store(self, of: str, value: bytes, headers: Mapping[str, str]) -> int:
+    async def _store(self, caller: Caller, bucket: str, key: str, value: bytes, headers: Mapping[str, str]) -> int:
+        """Put a message into a bucket; its revision."""
+        _bucket(caller, bucket)
+        at = _key(caller, bucket, key)
+        headers = {**envelope(caller, {}), **headers}
+        fits(value, headers, "value")
+        await self._broker.shares.room(caller, len(value))
         try:
-            answer = await self._broker.connection.request(of, value, headers)
+            answer = await self._broker.connection.request(at, value, headers)
         except NobodyListens:
             raise NotFound("No such bucket.", field="bucket") from None
         return int(accepted(answer)["seq"])
 
-    async def _last(self, at: str, of: str) -> Msg:
+    async def _last(self, caller: Caller, bucket: str, key: str) -> pb.Entry:
+        """What a key holds now, or its end."""
         try:
-            return await self.direct(at, of=of)
+            found = await self.direct(_bucket(caller, bucket), of=_key(caller, bucket, key))
         except NotFound as error:
             error.field = "key"
             raise
+        return self._entry(caller, bucket, found)
 
     def _entry(self, caller: Caller, bucket: str, message: Msg) -> pb.Entry:
         """An entry that NATS read by its revision or key."""
@@ -287,10 +277,6 @@ def _key(caller: Caller, bucket: str, given: str) -> str:
 def _filter(caller: Caller, bucket: str, given: str) -> str:
     concerns(f"{bucket}/{given}")
     return isolate(caller, Kind.KEY, f"{bucket}.{subject(given or '>', 'filter', is_filter=True)}")
-
-
-def _by(caller: Caller) -> dict[str, str]:
-    return envelope(caller, {})
 
 
 def _seconds(ttl: Duration) -> str:

@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status
 from isa.streams.v1 import streams_pb2 as pb
 from isa_common import InvalidArgument, IsaError, NotFound, ResourceExhausted
 from kernel import Caller, concerns
-from services.adapters.nats.broker import TOGETHER, Broker
+from services.adapters.nats.broker import TOGETHER, Broker, outcome
 from services.adapters.nats.codec import (
     ACK,
     SECOND,
@@ -170,8 +170,8 @@ class Consumers:
             else:
                 await self._broker.connection.publish(inbox, word)
         outcomes = _outcomes(await self._broker.each(self._settled, caller, confirmed))
-        for outcome, settlement in zip(outcomes, confirmed, strict=True):
-            outcome.ack_token = settlement.ack_token
+        for each, settlement in zip(outcomes, confirmed, strict=True):
+            each.ack_token = settlement.ack_token
         return outcomes
 
     async def _settled(self, caller: Caller, settlement: pb.Settlement) -> pb.Remembered:
@@ -242,7 +242,7 @@ class _InFlight:
 
 
 def _outcomes(told: Iterable[pb.Remembered | Status]) -> list[pb.SettleOutcome]:
-    return [pb.SettleOutcome(error=each) if isinstance(each, Status) else pb.SettleOutcome(ok=each) for each in told]
+    return [pb.SettleOutcome(**outcome(each)) for each in told]
 
 
 def _several(given: int, field: str) -> int:

@@ -6,13 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from google.rpc.status_pb2 import Status
 from nats.aio.msg import Msg
 
 from isa.streams.v1 import streams_pb2 as pb
 from isa_common import FailedPrecondition, InvalidArgument, NotFound
 from kernel import Caller, concerns
-from services.adapters.nats.broker import Broker
+from services.adapters.nats.broker import Broker, outcome
 from services.adapters.nats.codec import (
     Kind,
     decode,
@@ -55,12 +54,7 @@ class Messages:
         outcomes = await self._broker.each(self._publish, caller, given)
         if not all(message.durable for message in given):
             await self._broker.connection.flush()
-        return pb.PublishManyResponse(
-            outcomes=[
-                pb.PublishOutcome(error=told) if isinstance(told, Status) else pb.PublishOutcome(ok=told)
-                for told in outcomes
-            ]
-        )
+        return pb.PublishManyResponse(outcomes=[pb.PublishOutcome(**outcome(told)) for told in outcomes])
 
     async def _publish(self, caller: Caller, request: pb.PublishRequest) -> pb.PublishResponse:
         at = isolate(caller, Kind.SUBJECT, subject(request.subject, "subject"))
@@ -124,12 +118,7 @@ class Messages:
         given = self._broker.batch(caller, request.requests, "requests")
         concerns(*{each.subject for each in given})
         outcomes = await self._broker.each(self._request, caller, given)
-        return pb.RequestManyResponse(
-            outcomes=[
-                pb.RequestOutcome(error=told) if isinstance(told, Status) else pb.RequestOutcome(ok=told)
-                for told in outcomes
-            ]
-        )
+        return pb.RequestManyResponse(outcomes=[pb.RequestOutcome(**outcome(told)) for told in outcomes])
 
     async def _request(self, caller: Caller, request: pb.RequestRequest) -> pb.RequestResponse:
         at = isolate(caller, Kind.SUBJECT, subject(request.subject, "subject"))
@@ -155,12 +144,7 @@ class Messages:
         given = self._broker.batch(caller, request.replies, "replies")
         outcomes = await self._broker.each(self._reply, caller, given)
         await self._broker.connection.flush()
-        return pb.ReplyManyResponse(
-            outcomes=[
-                pb.ReplyOutcome(error=told) if isinstance(told, Status) else pb.ReplyOutcome(ok=told)
-                for told in outcomes
-            ]
-        )
+        return pb.ReplyManyResponse(outcomes=[pb.ReplyOutcome(**outcome(told)) for told in outcomes])
 
     async def _reply(self, caller: Caller, request: pb.ReplyRequest) -> pb.ReplyResponse:
         inbox = self._broker.tokens.open(caller, REPLY, request.reply_token, "reply_token")
