@@ -1,0 +1,50 @@
+"""Who is plugged into whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from pydantic import AliasChoices, Field
+
+from kernel import Adapter, Parts, RoomSettings, Seconds
+from services.adapters.redis.connection import Redis
+from services.adapters.redis.messages import Channels
+from services.adapters.redis.repository import ERRORS, Cache
+from services.adapters.redis.scripts import ALL
+
+
+class Settings(RoomSettings):
+    """What an operator may change; names in the environment begin with REDIS_."""
+
+    host: str = Field("127.0.0.1", validation_alias=AliasChoices("host", "REDIS_HOST", "ISA_CLOUD_REDIS_HOST"))
+    """Where Redis answers."""
+    port: int = Field(16379, validation_alias=AliasChoices("port", "REDIS_PORT", "ISA_CLOUD_REDIS_PORT"))
+    """Its port."""
+    timeout: Seconds = timedelta(seconds=2)
+    """How long Redis may say nothing before the connection is given up."""
+
+
+def create_app(settings: Settings, parts: Parts) -> Adapter:
+    """Put the adapter together; the password is read for each connection that is made."""
+
+    async def password() -> str:
+        return await parts.secrets.get("redis-password")
+
+    def connect(on_push: Callable[[list[Any]], None], on_lost: Callable[[], None]) -> Redis:
+        return Redis(
+            settings.host,
+            settings.port,
+            name=f"{parts.name}-messages",
+            password=password,
+            timeout=settings.timeout,
+            on_push=on_push,
+            on_lost=on_lost,
+        )
+
+    redis = Redis(
+        settings.host, settings.port, name=parts.name, password=password, timeout=settings.timeout, scripts=ALL
+    )
+    cache = Cache(redis, Channels(connect), parts)
+    return Adapter(service="isa.cache.v1.Cache", implementation=cache, errors=ERRORS)

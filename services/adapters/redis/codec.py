@@ -1,0 +1,193 @@
+"""Names, durations, cursors and patterns between the contract and Redis."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from isa.cache.v1 import cache_pb2
+from kernel import Caller, InvalidArgument, PermissionDenied
+
+LONGEST_NAME = 512
+"""Bytes of a key, a channel, a pattern and the name of a lock or limit."""
+LONGEST_TTL = timedelta(days=36_500)
+
+DATA, CHANNEL, LOCK, FENCE, WAKE = "", "chan:", "lock:", "fence:", "wake:"
+FIXED, SLIDING, BUCKET = "rate.fixed:", "rate.sliding:", "rate.bucket:"
+"""What names begin with, by what they name: all but data by a word that no organisation and no workload is called."""
+
+_ORG = re.compile(r"org-[a-z0-9]{1,32}")
+_USER = re.compile(r"user-[a-z0-9]{1,32}")
+_WORKLOAD = re.compile(r"[a-z0-9-]{1,63}")
+_GLOB = re.compile(r"([*?\[\]\\^-])")
+
+
+def isolate(
+    caller: Caller, scope: int, names: Sequence[str], *, kind: str = DATA, field: str = "key", is_many: bool = False
+) -> list[str]:
+    """The names in Redis of names of a caller; InvalidArgument for a bad one, with its position where it has one.
+
+    `{org}:{user}:{name}` is a user's, `{org}::{name}` the organisation's, `isa-{workload}::{name}` a program's own.
+    """
+    head = kind + tenant(caller.org, caller.user, caller.workload, scope)
+    if (
+        names
+        and all(names)
+        and max(map(len, names)) <= LONGEST_NAME // 4  # a character has at most 4 bytes
+        and "\0" not in "".join(names)
+    ):
+        return [head + name for name in names]
+    for index, name in enumerate(names):
+        _check(name, f"{field}[{index}]" if is_many else field)
+    return [head + name for name in names]
+
+
+@functools.lru_cache(maxsize=16_384)
+def tenant(org: str, user: str, workload: str, scope: int) -> str:
+    """What the names of a tenant's scope begin with; no such text is the beginning of another one."""
+    if scope not in cache_pb2.Scope.values():
+        raise InvalidArgument("There is no such scope.", field="scope")
+    if scope == cache_pb2.SCOPE_USER and not user:
+        raise PermissionDenied("The scope of a user needs a token of one.", field="scope")
+    if org:
+        if not _ORG.fullmatch(org) or (user and not _USER.fullmatch(user)):
+            raise PermissionDenied("This token names no organisation and user of ours.")
+        return f"{org}:{'' if scope == cache_pb2.SCOPE_ORGANISATION else user}:"
+    if user or not _WORKLOAD.fullmatch(workload):
+        raise PermissionDenied("The cache needs a token of an organisation.")
+    return f"isa-{workload}::"
+
+
+def _check(name: str, field: str) -> None:
+    if not name:
+        raise InvalidArgument("A name has at least one character.", field=field)
+    if "\0" in name:
+        raise InvalidArgument("A name has no NUL in it.", field=field)
+    if len(name.encode()) > LONGEST_NAME:
+        raise InvalidArgument(f"A name has at most {LONGEST_NAME} bytes.", field=field)
+
+
+def milliseconds(duration: Duration, field: str, *, longest: timedelta = LONGEST_TTL, least: int = 1) -> int:
+    """A time span as Redis counts it; InvalidArgument for none, a negative one and one that is too long."""
+    count = duration.seconds * 1000 + math.ceil(duration.nanos / 1_000_000)
+    if count < least or duration.seconds < 0 or duration.nanos < 0:
+        raise InvalidArgument(f"This is at least {least} ms.", field=field)
+    if count > longest / timedelta(milliseconds=1):
+        raise InvalidArgument(f"This is at most {longest.total_seconds():.0f} seconds.", field=field)
+    return count
+
+
+def duration(count: float) -> Duration:
+    """A time span of so many milliseconds."""
+    return Duration(seconds=int(count // 1000), nanos=int(count % 1000 * 1_000_000))
+
+
+def version(value: bytes) -> str:
+    """What `redis.sha1hex` makes of a value."""
+    return hashlib.sha1(value, usedforsecurity=False).hexdigest()
+
+
+def literal(text: str) -> str:
+    """A pattern of Redis that only this text fits."""
+    return _GLOB.sub(r"\\\1", text)
+
+
+def write_cursor(position: bytes, begins: str) -> str:
+    """Redis's cursor as text, bound to what the names begin with."""
+    return base64.urlsafe_b64encode(_bound(begins) + position).decode("ascii")
+
+
+def read_cursor(text: str, begins: str) -> bytes:
+    """Redis's cursor; InvalidArgument when it is none, or belongs to another tenant or prefix."""
+    try:
+        raw = base64.urlsafe_b64decode(text)
+    except ValueError:
+        raw = b""
+    if raw[:8] != _bound(begins) or not re.fullmatch(rb"[1-9][0-9]{0,18}", raw[8:]):
+        raise InvalidArgument("This cursor belongs to no page of this scope and prefix.", field="cursor")
+    return raw[8:]
+
+
+def _bound(begins: str) -> bytes:
+    return hashlib.blake2b(begins.encode(), digest_size=8).digest()
+
+
+class Pattern:
+    r"""A pattern of channel names: `*`, `?`, `[a-z]`, `[^a-z]` and `\`, as Redis has them.
+
+    Matched here and not by Redis, whose matching of a pattern with many `*` can take longer than anyone may hold it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.head = ""
+        """What every name begins with that fits."""
+        self._parts: list[tuple[re.Pattern[str], int]] = []
+        """What stands between the `*`: each of a fixed length."""
+        part, length, is_literal = "", 0, True
+        index = 0
+        while index < len(text):
+            character = text[index]
+            index += 1
+            if character == "*":
+                self._parts.append((re.compile(part, re.DOTALL), length))
+                part, length, is_literal = "", 0, False
+                continue
+            length += 1
+            if character == "?":
+                part, is_literal = part + ".", False
+                continue
+            if character == "[":
+                members, index = _members(text, index)
+                part, is_literal = part + members, False
+                continue
+            if character == "\\" and index < len(text):
+                character = text[index]
+                index += 1
+            part += re.escape(character)
+            if is_literal:
+                self.head += character
+        self._parts.append((re.compile(part, re.DOTALL), length))
+
+    def fits(self, name: str) -> bool:
+        """Whether a name fits: the parts between the `*` are found one after the other, each as early as it can be."""
+        first, length = self._parts[0]
+        if not first.match(name):
+            return False
+        if len(self._parts) == 1:
+            return len(name) == length
+        at = length
+        for part, _ in self._parts[1:-1]:
+            found = part.search(name, at)
+            if found is None:
+                return False
+            at = found.end()
+        last, length = self._parts[-1]
+        return len(name) - length >= at and last.match(name, len(name) - length) is not None
+
+
+def _members(text: str, index: int) -> tuple[str, int]:
+    """The characters of a class as a regular expression, and where it ends; one that never ends goes to the end."""
+    is_not = text[index : index + 1] == "^"
+    index += is_not
+    members: list[str] = []
+    while index < len(text) and text[index] != "]":
+        if text[index] == "\\" and index + 1 < len(text):
+            members.append(re.escape(text[index + 1]))
+            index += 2
+        elif text[index + 1 : index + 2] == "-" and index + 2 < len(text):
+            low, high = sorted((text[index], text[index + 2]))
+            members.append(f"{re.escape(low)}-{re.escape(high)}")
+            index += 3
+        else:
+            members.append(re.escape(text[index]))
+            index += 1
+    if not members:
+        return ("." if is_not else "(?!)"), index + 1
+    return f"[{'^' if is_not else ''}{''.join(members)}]", index + 1
