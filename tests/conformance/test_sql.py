@@ -27,6 +27,7 @@ from isa_common import (
     Statement,
     Unavailable,
 )
+from kernel.shares import Limits, Shares
 from services.adapters.postgres.app import Settings, create_app
 from tests.conformance.conftest import ROOM, Engines, FakeParts, Secrets, person, serving, workload
 
@@ -335,7 +336,37 @@ async def test_one_statement_a_text(tenant: Sql, sql: str) -> None:
         "CREATE DATABASE x",
         "CREATE EXTENSION dblink",
         "ALTER SYSTEM SET a = 1",
-        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN END'",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE internal AS 'pg_backend_pid'",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'x', 'y'",
+        "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS 'SELECT set_config(''a'', ''b'', false)'",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET role = 'isa' AS 'SELECT 1'",
+        "CREATE PROCEDURE f() LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TRIGGER t BEFORE UPDATE ON pg_class FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE EVENT TRIGGER t ON ddl_command_start EXECUTE FUNCTION f()",
+        "CREATE RULE r AS ON INSERT TO t DO NOTHING",
+        "CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw",
+        "CREATE PUBLICATION p FOR ALL TABLES",
+        "CREATE TABLE a AS EXECUTE b",
+        "CREATE SCHEMA s GRANT ALL ON TABLE x TO PUBLIC",
+        "SET SESSION AUTHORIZATION isa",
+        "SET statement_timeout = 0",
+        "RESET ROLE",
+        "ALTER ROLE CURRENT_USER PASSWORD 'x'",
+        "ALTER ROLE CURRENT_USER SET search_path = x",
+        "ALTER DATABASE x RENAME TO y",
+        "COMMENT ON DATABASE x IS 'y'",
+        "REASSIGN OWNED BY CURRENT_USER TO isa",
+        "DROP OWNED BY CURRENT_USER",
+        "DROP EXTENSION plpgsql",
+        "SAVEPOINT a",
+        "SELECT lo_creat(-1)",
+        "SELECT loread(0, 1)",
+        "SELECT pg_advisory_xact_lock(n) FROM generate_series(1, 1000000) AS n",
+        "SELECT pg_stat_get_activity(NULL)",
+        "SELECT * FROM pg_locks",
+        "SELECT * FROM pg_stat_database",
+        "SELECT * FROM pg_settings",
         "LOCK TABLE pg_class",
         "SET ROLE isa_tenants",
         "GRANT ALL ON SCHEMA public TO PUBLIC",
@@ -590,14 +621,17 @@ async def test_a_tenant_that_is_over_its_share_may_read_and_delete_only(
     engines: Engines, tenant: Sql, table: str
 ) -> None:
     host, _, port = engines.postgres.rpartition(":")
-    settings = Settings(host=host, port=int(port), rooms=frozenset({ROOM}), stored_bytes=1000)
+    settings = Settings(host=host, port=int(port), rooms=frozenset({ROOM}))
+    shares = Shares(Limits(bytes=1000))
+    adapter = create_app(settings, FakeParts(Secrets(engines.secrets), shares))
+    shares.stored = adapter.implementation.stored
     await given_rows(tenant, table, 3)
 
     async with (
-        serving(create_app(settings, FakeParts(Secrets(engines.secrets)))) as address,
+        serving(adapter) as address,
         person(address, "org-conformance") as full,
     ):
-        with pytest.raises(ResourceExhausted, match="full"):
+        with pytest.raises(ResourceExhausted, match="may store"):
             await full.sql.execute(f"INSERT INTO {table} VALUES (9, 'a')")
         assert len(await full.sql.query(f"SELECT * FROM {table}")) == 3
         assert (await full.sql.execute(f"DELETE FROM {table}")).affected == 3

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
-from pydantic import Field
+from pydantic import AliasChoices, Field
+from pydantic_settings import SettingsConfigDict
 
 from kernel import Adapter, Parts, RoomSettings, Seconds
 from services.adapters.postgres.codec import Catalog
 from services.adapters.postgres.connection import SETTINGS, Connection
+from services.adapters.postgres.errors import ERRORS
 from services.adapters.postgres.pools import Place, Pools
-from services.adapters.postgres.repository import ERRORS, Limits, Sql
+from services.adapters.postgres.repository import Sql
+from services.adapters.postgres.results import Limits
 from services.adapters.postgres.tenants import REGISTER, Tenants
+from services.adapters.postgres.transactions import Names, Terms, Transactions
 
 MAIN = "main"
-"""The server that new organisations are placed on."""
+"""The server with the register of who is where, and with the rooms' databases."""
 
 
 class Settings(RoomSettings):
     """What an operator may change; names in the environment begin with POSTGRES_."""
 
-    host: str = "127.0.0.1"
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
+
+    host: str = Field("127.0.0.1", validation_alias=AliasChoices("POSTGRES_HOST", "ISA_CLOUD_POSTGRES_HOST"))
     """Where PostgreSQL answers."""
-    port: int = 15432
+    port: int = Field(15432, validation_alias=AliasChoices("POSTGRES_PORT", "ISA_CLOUD_POSTGRES_PORT"))
     """Its port."""
+    servers: dict[str, str] = Field(default_factory=dict)
+    """Further servers by name, such as {"second": "10.0.0.2:5432"}, with the login isa_tenants of the same password."""
+    place_on: str = MAIN
+    """The server that new organisations are placed on: `main`, or a name of `servers`."""
+    app_port: int = Field(0, validation_alias="APP_PORT")
+    advertise: str = ""
+    """Where other replicas reach this one, host:port; 127.0.0.1 and the app port when empty."""
     rooms: frozenset[str] = frozenset({"users", "tasks", "notifications", "analytics", "audit"})
     """Workloads that have a database of their name."""
     connections: int = Field(60, gt=0)
@@ -43,8 +57,14 @@ class Settings(RoomSettings):
     """Rows that one Query may stream."""
     streamed_bytes: int = Field(1 << 30, gt=0)
     """Bytes that one Query may stream."""
-    stored_bytes: int = Field(10 << 30, gt=0)
-    """Bytes that an organisation's database may hold."""
+    transaction_timeout: Seconds = timedelta(seconds=60)
+    """How long a transaction may be open, at most and when its caller does not say."""
+    transaction_idle: Seconds = timedelta(seconds=20)
+    """How long it may wait for its next statement, likewise; below a minute, PostgreSQL's own limit."""
+    transactions_each: int = Field(4, gt=0)
+    """Open transactions of one login to one database; leave connections for its other calls."""
+    transactions: int = Field(24, gt=0)
+    """Open transactions of all."""
     queue: int = Field(1024, gt=0)
     """Calls that may wait for a connection of one login."""
 
@@ -59,18 +79,22 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
             known[name] = await parts.secrets.get(name)
         return known[name]
 
+    def address(server: str) -> dict[str, Any]:
+        if server == MAIN:
+            return {"host": settings.host, "port": settings.port, "timeout": settings.connect_timeout}
+        host, _, port = settings.servers[server].rpartition(":")
+        return {"host": host, "port": int(port), "timeout": settings.connect_timeout}
+
     async def connect(place: Place) -> Connection:
         password = tenants.password(place) or await secret(f"postgres-{place.role.replace('_', '-')}")
         try:
             connection: Connection = await asyncpg.connect(
-                host=settings.host,
-                port=settings.port,
+                **address(place.server),
                 user=place.role,
                 password=password,
                 database=place.database,
                 connection_class=Connection,
                 server_settings=SETTINGS,
-                timeout=settings.connect_timeout,
             )
         except asyncpg.InvalidAuthorizationSpecificationError:
             known.clear()  # the secret was rotated: read it anew for the next attempt
@@ -79,14 +103,8 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
         return connection
 
     async def connect_admin(server: str, database: str) -> asyncpg.Connection:
-        return await asyncpg.connect(
-            host=settings.host,
-            port=settings.port,
-            user=REGISTER,
-            password=await secret("postgres-tenants-admin"),
-            database=database,
-            timeout=settings.connect_timeout,
-        )
+        password = await secret("postgres-tenants-admin")
+        return await asyncpg.connect(**address(server), user=REGISTER, password=password, database=database)
 
     async def master_key() -> bytes:
         return (await secret("postgres-tenant-master-key")).encode()
@@ -98,9 +116,19 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
         idle=settings.idle,
         queue=settings.queue,
     )
-    tenants = Tenants(connect_admin, master_key=master_key, server=MAIN)
-    limits = Limits(
-        settings.rows, settings.bytes, settings.streamed_rows, settings.streamed_bytes, settings.stored_bytes
+    tenants = Tenants(connect_admin, master_key=master_key, server=MAIN, new_on=settings.place_on)
+    limits = Limits(settings.rows, settings.bytes, settings.streamed_rows, settings.streamed_bytes)
+    terms = Terms(
+        settings.transaction_timeout, settings.transaction_idle, settings.transactions_each, settings.transactions
     )
-    sql = Sql(pools, tenants, rooms=settings.rooms, server=MAIN, limits=limits)
+    sql = Sql(
+        pools,
+        tenants,
+        Transactions(pools, terms, limits),
+        Names(master_key, settings.advertise or f"127.0.0.1:{settings.app_port}"),
+        shares=parts.shares,
+        rooms=settings.rooms,
+        server=MAIN,
+        limits=limits,
+    )
     return Adapter(service="isa.sql.v1.Sql", implementation=sql, errors=ERRORS)

@@ -19,6 +19,8 @@ from isa_common import InvalidArgument
 
 Decode = Callable[[str], Any]
 Encode = Callable[[Any], Any]
+Column = Callable[[Sequence[str | None]], list[Any]]
+"""Makes JSON's values of a whole column."""
 
 
 class Unfit(ValueError):
@@ -41,8 +43,19 @@ def _timestamptz(text: str) -> str:
     return f"{text[:-3].replace(' ', 'T', 1)}Z" if text.endswith("+00") else text
 
 
+def _timestamptz_column(texts: Sequence[str | None]) -> list[str | None]:
+    """The same for a column, without a call a value."""
+    return [
+        f"{text[:-3].replace(' ', 'T', 1)}Z" if text is not None and text.endswith("+00") else text for text in texts
+    ]
+
+
 def _timestamp(text: str) -> str:
     return text if text.endswith("BC") else text.replace(" ", "T", 1)
+
+
+def _json_column(texts: Sequence[str | None]) -> list[orjson.Fragment | None]:
+    return [orjson.Fragment(text) if text is not None else None for text in texts]
 
 
 def _float(text: str) -> float | str:
@@ -72,6 +85,9 @@ DECODERS: dict[str, Decode] = {
     "timestamp": _timestamp,
 }
 """From PostgreSQL's text to what JSON holds; a type that is not here keeps its text."""
+
+COLUMNS: dict[str, Column] = {"timestamptz": _timestamptz_column, "json": _json_column, "jsonb": _json_column}
+"""The same for whole columns of the types that are met most."""
 
 NATIVE = frozenset({"bool", "int2", "int4", "oid", "text", "varchar", "bpchar", "name", "void"})
 """Types that the driver reads and writes in binary, as Python values that are JSON's too."""
@@ -207,6 +223,18 @@ class Catalog:
             each, delimiter = self.decoder(facts.element), facts.delimiter
             return lambda text: read_array(text, each, delimiter)
         return DECODERS.get(facts.name, str)
+
+    def column(self, oid: int) -> Column | None:
+        """What makes JSON's values of a column of the type; None when its values are JSON's already."""
+        facts = self._types.get(oid)
+        if facts is None or (not facts.element and facts.name not in DECODERS):
+            return None
+        if facts.name in NATIVE:
+            return None
+        if facts.name in COLUMNS:
+            return COLUMNS[facts.name]
+        decode = self.decoder(oid)
+        return lambda texts: [None if text is None else decode(text) for text in texts]
 
     def encoder(self, oid: int) -> Encode:
         """What makes a parameter of the type from JSON."""

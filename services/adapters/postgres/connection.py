@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ import asyncpg
 from asyncpg.introspection import TypeRecord
 from asyncpg.protocol import BUILTIN_TYPE_NAME_MAP
 
-from services.adapters.postgres.codec import NATIVE, Catalog, Encode, TypeFacts
+from isa_common import ResourceExhausted
+from services.adapters.postgres.codec import NATIVE, Catalog, Column, Encode, TypeFacts
 
 SETTINGS = {
     "application_name": "isa-sql",
@@ -26,6 +28,8 @@ SETTINGS = {
 }
 STATEMENTS = 200
 """Prepared statements that a connection keeps."""
+MOST = 32 << 20
+"""Bytes that the server may send at once: rows come whole, and what does not fit must not fill our memory."""
 
 _TYPES = """
 SELECT t.oid, t.typname, t.typelem, t.typdelim::text, e.typname, t.typcategory = 'A'
@@ -47,20 +51,52 @@ class Prepared:
     encoders: tuple[Encode, ...]
     columns: tuple[tuple[str, str], ...]
     """Name and type of each."""
+    decoders: tuple[tuple[int, Column], ...]
+    """What makes JSON of the columns whose text is not JSON's already, by position."""
+    width: float = 0.0
+    """Bytes of a row, as last seen; zero when none was."""
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg comes without types
     """A connection of one role to one database.
 
-    It uses two inner calls of the driver (pinned): `bind_execute` with a limit of rows, which the public API has
-    only for cursors, at twice the round trips; and the hook that looks up unknown types, so that they become text
-    without asyncpg's slow recursive query.
+    It uses inner parts of the driver (pinned): `bind_execute` with a limit of rows, which the public API has only for
+    cursors, at twice the round trips; the hook that looks up unknown types, so that they become text without
+    asyncpg's slow recursive query; and `data_received`, to count what the server sends before it is decoded.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.catalog = Catalog()
+        self.has_failed = False
+        """Whether the server has said, since `expect`, that the command failed: a copy must not go on for long."""
+        self._left = MOST
+        self._is_flooded = False
         self._statements: OrderedDict[str, Prepared] = OrderedDict()
+        decode = self._protocol.data_received
+
+        def data_received(data: bytes) -> None:
+            self._left -= len(data)
+            if self._left < 0:
+                self._is_flooded = True
+                self.terminate()
+                return
+            if data[:1] == b"E" or (data[:1] == b"G" and data[1 + int.from_bytes(data[1:5], "big") :][:1] == b"E"):
+                self.has_failed = True
+            decode(data)
+
+        self._protocol.data_received = data_received
+        self._transport.set_protocol(self._protocol)  # loops keep the method, not its name
+
+    def expect(self, size: int = MOST) -> None:
+        """Let the server send so many bytes before the next `expect`; with more the connection ends."""
+        self._left = size
+        self.has_failed = False
+
+    def check_flood(self) -> None:
+        """Say so when the connection has ended because of what the server sent."""
+        if self._is_flooded:
+            raise ResourceExhausted("The rows are too large to be read at once: select fewer, or shorter columns.")
 
     async def prime(self, catalog: Catalog) -> None:
         """Make every built-in type that JSON cannot hold travel as text; asks no network."""
@@ -83,8 +119,14 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg comes wit
             return known
         statement = await self.prepare(sql)
         encoders = tuple(self.catalog.encoder(each.oid) for each in statement.get_parameters())
-        columns = tuple((each.name, self.catalog.name(each.type.oid)) for each in statement.get_attributes())
-        prepared = Prepared(statement, statement._state, encoders, columns)
+        attributes = statement.get_attributes()
+        columns = tuple((each.name, self.catalog.name(each.type.oid)) for each in attributes)
+        decoders = tuple(
+            (position, decode)
+            for position, each in enumerate(attributes)
+            if (decode := self.catalog.column(each.type.oid)) is not None
+        )
+        prepared = Prepared(statement, statement._state, encoders, columns, decoders)
         self._statements[sql] = prepared
         if len(self._statements) > STATEMENTS:
             self._statements.popitem(last=False)
@@ -92,13 +134,35 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg comes wit
 
     async def run(self, prepared: Prepared, arguments: list[Any], *, limit: int) -> tuple[list[Any], str, bool]:
         """Run a statement; return at most `limit` rows, the command's tag, and whether that was all."""
+        self.expect()
         rows, tag, is_complete = await self._protocol.bind_execute(prepared.state, arguments, "", limit, True, None)
-        return rows or [], _text(tag), is_complete
+        return self._seen(prepared, rows or []), _text(tag), is_complete
 
     async def more(self, prepared: Prepared, *, limit: int) -> tuple[list[Any], bool]:
         """Return the next rows of the statement that was run last in this transaction."""
+        self.expect()
         rows, _, is_complete = await self._protocol.execute(prepared.state, "", limit, True, None)
-        return rows or [], is_complete
+        return self._seen(prepared, rows or []), is_complete
+
+    async def copy_in(self, statement: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store what a COPY statement reads; return how many rows that were."""
+        self.expect()
+        return int(_text(await self._copy_in(statement, chunks, None)).rpartition(" ")[2] or 0)
+
+    async def copy_out(self, statement: str, take: Callable[[bytes], Awaitable[None]]) -> None:
+        """Pass on what a COPY statement writes, as fast as it is taken."""
+
+        async def taken(chunk: bytes) -> None:
+            self.expect()
+            await take(chunk)
+
+        self.expect()
+        await self._copy_out(statement, taken, None)
+
+    def _seen(self, prepared: Prepared, rows: list[Any]) -> list[Any]:
+        if rows:
+            prepared.width = (MOST - self._left) / len(rows)
+        return rows
 
     def forget(self) -> None:
         """Drop what was prepared: a table has changed since."""
@@ -122,10 +186,9 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg comes wit
         return [], _NO_STATEMENT
 
     async def _travel_as_text(self, oid: int, name: str) -> None:
+        """Have the driver pass a type's text through, without a call into Python for each value."""
         self._asked = oid
-        await self.set_type_codec(
-            name, schema="pg_catalog", encoder=str, decoder=self.catalog.decoder(oid), format="text"
-        )
+        await self.set_builtin_type_codec(name, schema="pg_catalog", codec_name="text", format="text")
 
 
 def _text(tag: Any) -> str:

@@ -45,10 +45,14 @@ def password(master_key: bytes, org: str) -> str:
 class Tenants:
     """Where each organisation's data is. The register is asked once an organisation and process."""
 
-    def __init__(self, connect: Connect, *, master_key: Callable[[], Awaitable[bytes]], server: str) -> None:
+    def __init__(
+        self, connect: Connect, *, master_key: Callable[[], Awaitable[bytes]], server: str, new_on: str
+    ) -> None:
+        """Prepare to place tenants: `server` has the register, `new_on` gets new organisations."""
         self._connect = connect
         self._master_key = master_key
         self._server = server
+        self._new_on = new_on
         self._places: dict[str, Place] = {}
         self._passwords: dict[str, str] = {}
         self._making: dict[str, asyncio.Lock] = {}
@@ -58,6 +62,14 @@ class Tenants:
     def password(self, place: Place) -> str | None:
         """The password of a tenant's login; None for logins that are not a tenant's."""
         return self._passwords.get(place.role)
+
+    async def known(self, org: str) -> Place | None:
+        """Return an organisation's place, None when it has none yet."""
+        if org not in self._places:
+            async with self._register() as register:
+                if await register.fetchval("SELECT server FROM placements WHERE org_id = $1", org) is None:
+                    return None
+        return await self.place(org)
 
     async def place(self, org: str) -> Place:
         """Return an organisation's place; its database is made when it has none."""
@@ -79,33 +91,38 @@ class Tenants:
             placed = await register.fetchval("SELECT server FROM placements WHERE org_id = $1", org)
             if placed is None:
                 await register.fetchval("SELECT pg_advisory_lock(hashtextextended($1, 0))", org)
-                await self._make(register, org, name)
-                await register.execute(
-                    "INSERT INTO placements (org_id, server, database) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-                    org, self._server, name,
-                )  # fmt: skip
                 placed = await register.fetchval("SELECT server FROM placements WHERE org_id = $1", org)
+            if placed is None:  # placed last: what was begun and broken off is finished by the next call
+                placed = self._new_on
+                await self._make(placed, org, name)
+                await register.execute(
+                    "INSERT INTO placements (org_id, server, database) VALUES ($1, $2, $3)", org, placed, name
+                )
             return str(placed)
 
-    async def _make(self, register: asyncpg.Connection, org: str, name: str) -> None:
+    async def _make(self, server: str, org: str, name: str) -> None:
         """Make login, database and grants; whatever was made before is left as it is."""
-        if not await register.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", name):
-            # the name is 34 of a-z, 2-7 and _, the password URL-safe base64: neither needs quoting
-            await register.execute(
-                f"CREATE ROLE {name} LOGIN NOINHERIT CONNECTION LIMIT 32 PASSWORD '{self._passwords[name]}'"
-            )
-            for setting in ("statement_timeout = '60s'", "idle_in_transaction_session_timeout = '60s'"):
-                await register.execute(f"ALTER ROLE {name} SET {setting}")
-        if not await register.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
-            await register.execute(f"CREATE DATABASE {name} TEMPLATE template0 CONNECTION LIMIT 64")
-        await register.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-        await register.execute(f"GRANT CONNECT ON DATABASE {name} TO {name}")
-        database = await self._connect(self._server, name)
+        admin = await self._connect(server, "postgres")
+        try:
+            if not await admin.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", name):
+                # the name is 34 of a-z, 2-7 and _, the password URL-safe base64: neither needs quoting
+                await admin.execute(
+                    f"CREATE ROLE {name} LOGIN NOINHERIT CONNECTION LIMIT 32 PASSWORD '{self._passwords[name]}'"
+                )
+                for setting in ("statement_timeout = '60s'", "idle_in_transaction_session_timeout = '60s'"):
+                    await admin.execute(f"ALTER ROLE {name} SET {setting}")
+            if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
+                await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 CONNECTION LIMIT 64")
+            await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+            await admin.execute(f"GRANT CONNECT ON DATABASE {name} TO {name}")
+        finally:
+            await admin.close()
+        database = await self._connect(server, name)
         try:
             await database.execute(f"REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT ALL ON SCHEMA public TO {name}")
         finally:
             await database.close()
-        log.info("tenant.created", org_id=org, server=self._server)
+        log.info("tenant.created", org_id=org, server=server)
 
     @asynccontextmanager
     async def _register(self) -> AsyncIterator[asyncpg.Connection]:
