@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from isa_common._client import Isa
 from isa_common._logs import Direction, Entry, Logs, LogStatistics, Page, Sample, Samples
+from isa_common._objects import Bucket, ObjectInfo, ObjectPage, Objects, Part, SignedForm, SignedUrl
 from isa_common._sql import Result, Row, Sql, Statement
 from isa_common._usage import Share, Usage, Used
 from isa_common._vectors import (
@@ -52,6 +53,7 @@ from isa_common.errors import (
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "Bucket",
     "Cancelled",
     "Code",
     "Collection",
@@ -80,7 +82,11 @@ __all__ = [
     "Metric",
     "Nested",
     "NotFound",
+    "ObjectInfo",
+    "ObjectPage",
+    "Objects",
     "Page",
+    "Part",
     "PermissionDenied",
     "Point",
     "PreconditionFailed",
@@ -92,6 +98,8 @@ __all__ = [
     "Samples",
     "ScoredPoint",
     "Share",
+    "SignedForm",
+    "SignedUrl",
     "SparseVector",
     "Sql",
     "Statement",

@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import Self
 
 from isa_common._logs import Logs
+from isa_common._objects import Objects
 from isa_common._sql import Sql
 from isa_common._transport import MetadataSource, TokenSource, Transport
 from isa_common._usage import Usage
 from isa_common._vectors import Vectors
 
-_APP_IDS = {"sql": "postgres-grpc", "logs": "loki-grpc", "vectors": "qdrant-grpc"}
+_APP_IDS = {"sql": "postgres-grpc", "logs": "loki-grpc", "objects": "minio-grpc", "vectors": "qdrant-grpc"}
 """Which app serves a capability, seen from a sidecar."""
 
 
@@ -73,6 +74,11 @@ class Isa:
     def usage(self) -> Usage:
         """What the caller's organisation uses of each engine."""
         return Usage(self._transport)
+
+    @cached_property
+    def objects(self) -> Objects:
+        """Buckets and objects of the caller's organisation."""
+        return Objects(self._transport)
 
     @property
     def reconnects(self) -> int:
