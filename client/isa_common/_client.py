@@ -11,11 +11,18 @@ from typing import Self
 from isa_common._logs import Logs
 from isa_common._objects import Objects
 from isa_common._sql import Sql
+from isa_common._streams import Streams
 from isa_common._transport import MetadataSource, TokenSource, Transport
 from isa_common._usage import Usage
 from isa_common._vectors import Vectors
 
-_APP_IDS = {"sql": "postgres-grpc", "logs": "loki-grpc", "objects": "minio-grpc", "vectors": "qdrant-grpc"}
+_APP_IDS = {
+    "sql": "postgres-grpc",
+    "logs": "loki-grpc",
+    "objects": "minio-grpc",
+    "vectors": "qdrant-grpc",
+    "streams": "nats-grpc",
+}
 """Which app serves a capability, seen from a sidecar."""
 
 
@@ -69,6 +76,11 @@ class Isa:
     def logs(self) -> Logs:
         """Log lines of the caller's organisation."""
         return Logs(self._transport)
+
+    @cached_property
+    def streams(self) -> Streams:
+        """Messages, streams and key-value buckets of the caller's organisation."""
+        return Streams(self._transport)
 
     @cached_property
     def usage(self) -> Usage:
