@@ -20,8 +20,8 @@ from services.adapters.redis.values import Values
 
 __all__ = ["ERRORS", "Cache"]
 
-FULL = 9 << 20
-"""Bytes of outcomes after which no command is run: the largest value fits, and what runs at once besides."""
+NEAR, FULL = 7 << 20, 9 << 20
+"""Bytes of outcomes after which no command is run, and that reads do not pass: the largest value fits."""
 AT_ONCE = 64
 WEIGHTS = {
     "get": 8, "hget": 1, "hget_all": 8, "lpop": 10, "rpop": 10, "lrange": 8, "smembers": 8, "zrange": 8,
@@ -69,19 +69,24 @@ class Cache(Values, Hashes, Lists, Sets, Locks):
             nonlocal size
             for outcome in await asyncio.gather(*running):
                 size += outcome.ByteSize()
-                if size > FULL and outcome.WhichOneof("outcome") in WEIGHTS.keys() - {"lpop", "rpop"}:
+                if size > FULL and outcome.WhichOneof("outcome") in READS:
                     size -= outcome.ByteSize()
-                    outcome = _unread()
+                    outcome = cache_pb2.Outcome()
+                    response.unread.append(len(response.outcomes))
                 response.outcomes.append(outcome)
             running.clear()
 
-        for command in commands:
+        for index, command in enumerate(commands):
             name = command.WhichOneof("command") or ""
             weight += WEIGHTS.get(name, 0)
             if weight > AT_ONCE:
                 await finish()
                 weight = WEIGHTS.get(name, 0)
-            running.append(self._outcome(caller, name, command, full) if size <= FULL else _ready(_unread()))
+            if size > NEAR:
+                response.unread.extend(range(index, len(commands)))
+                response.outcomes.extend(cache_pb2.Outcome() for _ in range(index, len(commands)))
+                break
+            running.append(self._outcome(caller, name, command, full))
         await finish()
         return response
 
@@ -121,6 +126,8 @@ class Cache(Values, Hashes, Lists, Sets, Locks):
         return cache_pb2.Outcome(**{name: answer})
 
 
+READS = WEIGHTS.keys() - {"lpop", "rpop"}
+
 PERMISSIONS = {
     field.name: method.GetOptions().Extensions[policy_pb2.rule].permission
     for method in cache_pb2.DESCRIPTOR.services_by_name["Cache"].methods
@@ -128,12 +135,3 @@ PERMISSIONS = {
     if field.message_type is method.input_type
 }
 """What each command of a pipeline needs, as its own method says."""
-
-
-def _unread() -> cache_pb2.Outcome:
-    error = ResourceExhausted(f"The answers have more than {FULL} bytes: send this command again.")
-    return cache_pb2.Outcome(error=status(error))
-
-
-async def _ready(outcome: cache_pb2.Outcome) -> cache_pb2.Outcome:
-    return outcome

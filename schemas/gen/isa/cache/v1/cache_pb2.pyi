@@ -752,18 +752,24 @@ class PipelineResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OUTCOMES_FIELD_NUMBER: _builtins.int
+    UNREAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]:
-        """In the order of the commands."""
+        """In the order of the commands; empty at the positions that the other field names."""
+
+    @_builtins.property
+    def unread(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of commands whose answers did not fit into this one: send them again. Whatever writes was not run."""
 
     def __init__(
         self,
         *,
         outcomes: _abc.Iterable[Global___Outcome] | None = ...,
+        unread: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "unread", b"unread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -885,9 +891,7 @@ class Outcome(_message.Message):
     @_builtins.property
     def limit(self) -> Global___LimitResponse: ...
     @_builtins.property
-    def error(self) -> _status_pb2.Status:
-        """Also of a command that was not run because the answers before it filled this one: RESOURCE_EXHAUSTED."""
-
+    def error(self) -> _status_pb2.Status: ...
     def __init__(
         self,
         *,
