@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import mmap
 import os
 import time
 from collections import deque
@@ -50,11 +51,20 @@ class Segment:
 
     path: Path
     fd: int = -1
+    memory: mmap.mmap | None = None
+    """The file in memory: what is written there is the kernel's, and needs no call to it."""
     size: int = 0
     pending: int = 0
     """Records in it that are not acknowledged."""
     is_dirty: bool = False
     is_syncing: bool = False
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.memory:
+            self.memory.close()
+            os.close(self.fd)
+            self.memory = None
 
 
 @dataclass(slots=True)
@@ -237,27 +247,22 @@ class AuditSpool:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, size)
+            return Segment(path, fd, mmap.mmap(fd, size))
         except OSError:
             os.close(fd)
             path.unlink(missing_ok=True)
             raise
-        return Segment(path, fd)
 
     def _append(self, org: str, entry: AuditEntry) -> None:
         line = encode(org, entry)
         account = self._accounts[org]
-        segment = self._segment
-        assert segment is not None, "a slot came from reserve()"
-        account.held += len(line) - RECORD_CAP
-        self._held += len(line) - RECORD_CAP
+        segment, size = self._segment, len(line)
+        assert segment is not None and segment.memory is not None, "a slot came from reserve()"
+        account.held += size - RECORD_CAP
+        self._held += size - RECORD_CAP
         self._slots -= 1
-        try:
-            os.pwrite(segment.fd, line, segment.size)
-        except OSError as error:
-            # Its room was allocated, so the disk itself is failing: the record is kept in memory alone.
-            self._fail()
-            log.error("audit.spool.write_failed", error=str(error), record_id=entry.record_id)
-        segment.size += len(line)
+        segment.memory[segment.size : segment.size + size] = line
+        segment.size += size
         segment.pending += 1
         if not segment.is_dirty:
             segment.is_dirty = True
@@ -303,9 +308,13 @@ class AuditSpool:
         while True:
             await self._wake.wait()
             await asyncio.sleep(self._publish_every)
-            await self._publish_round()
+            while await self._publish_round() and self._has_full_batch():
+                pass
             if not self._waiting:
                 self._wake.clear()
+
+    def _has_full_batch(self) -> bool:
+        return any(len(account.queue) >= self._batch_entries for account in self._accounts.values())
 
     async def _publish_round(self, *, is_last: bool = False) -> bool:
         """Publish one batch of each organisation that has one, and tell whether any was taken."""
@@ -349,9 +358,7 @@ class AuditSpool:
             if self._slots or segment.size < self._segment_bytes // 4:
                 return
             self._segment = None
-        if segment.fd >= 0:
-            os.close(segment.fd)
-            segment.fd = -1
+        segment.close()
         segment.path.unlink(missing_ok=True)
         if (folder := segment.path.parent) != self._folder and not any(folder.iterdir()):
             self._unlock(folder)
@@ -399,9 +406,7 @@ class AuditSpool:
         if self._segment and not self._segment.pending:
             self._segment.path.unlink(missing_ok=True)
         for segment in [*segments.values(), *([self._segment] if self._segment else [])]:
-            if segment.fd >= 0:
-                os.close(segment.fd)
-                segment.fd = -1
+            segment.close()
         self._segment = None
         for folder in list(self._locks):
             self._unlock(folder)

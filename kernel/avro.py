@@ -10,7 +10,7 @@ import asyncio
 import io
 import json
 import struct
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -93,9 +93,9 @@ class Registry:
 
 
 @cache
-def _nested(topic: str) -> dict[str, type]:
+def _nested(topic: str) -> dict[str, Any]:
     """Return the record classes of an event's array fields, by field."""
-    found: dict[str, type] = {}
+    found: dict[str, Any] = {}
     for name, hint in get_type_hints(EVENTS[topic]).items():
         if get_origin(hint) is list and hasattr(get_args(hint)[0], "__dataclass_fields__"):
             found[name] = get_args(hint)[0]
@@ -104,9 +104,10 @@ def _nested(topic: str) -> dict[str, type]:
 
 def record_of(event: Event) -> dict[str, object]:
     """Return an event as the record that its schema describes."""
-    record = {item.name: getattr(event, item.name) for item in fields(event)}
-    for name in _nested(event.TOPIC):
-        record[name] = [asdict(item) for item in record[name]]
+    record: dict[str, Any] = {item.name: getattr(event, item.name) for item in fields(event)}
+    for name, cls in _nested(event.TOPIC).items():
+        names = [item.name for item in fields(cls)]
+        record[name] = [{name: getattr(item, name) for name in names} for item in record[name]]  # asdict copies deeply
     return record
 
 

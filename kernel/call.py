@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ class Call:
     caller: Caller | None = None
     correlation_id: str = ""
     trace_id: str = ""
+    is_traced: bool = False
+    """Whether its trace is kept."""
     resources: list[str] = field(default_factory=list)
     """What it is about, by id, for the audit."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -53,6 +56,13 @@ class Call:
     """Place of its audit record; None for a call that leaves none."""
     grows: int = 0
     """Bytes that it was let in to store."""
+    _span_id: str = ""
+
+    @property
+    def span_id(self) -> str:
+        """Its W3C span id, made when somebody asks."""
+        self._span_id = self._span_id or f"{random.getrandbits(64):016x}"
+        return self._span_id
 
 
 CURRENT: ContextVar[Call | None] = ContextVar("isa_call", default=None)

@@ -28,6 +28,8 @@ from kernel.shares import Account, Shares
 
 PLATFORM = "platform"
 """Audit chain of what belongs to no organisation; outside the grammar of organisation ids."""
+SWEEP = 0.02
+"""Seconds between two looks at the deadlines of open calls."""
 CORRELATION_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
@@ -56,8 +58,9 @@ class Chain:
     """The room's table of engine exceptions."""
     shares: Shares | None = None
     """What each organisation may use at once; None where calls are not limited."""
-    streams: set[Passage] = field(default_factory=set)
-    """Those that are open, for when their caller is revoked."""
+    open: set[Passage] = field(default_factory=set)
+    """Calls that may be ended from outside: by their deadline, or because their caller is revoked."""
+    _watch: asyncio.TimerHandle | None = None
     _requests: dict[tuple[str, Code], Counter] = field(default_factory=dict)
     _durations: dict[str, Histogram] = field(default_factory=dict)
 
@@ -105,9 +108,18 @@ class Chain:
             )
         )
 
-    def timeout(self, call: Call) -> float | None:
-        """Return how long a call may take; None for a stream whose caller named no deadline."""
-        return self.default_timeout if call.timeout is None and not call.is_stream else call.timeout
+    def deadline(self, passage: Passage) -> None:
+        """End the call when its caller no longer waits."""
+        self.open.add(passage)
+        if self._watch is None:  # one timer for all: a timer each takes longer than the rest of a call's bookkeeping
+            self._watch = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for passage in [*self.open]:
+            if passage.deadline <= now:
+                passage.end(TimeoutError())
+        self._watch = asyncio.get_running_loop().call_later(SWEEP, self._sweep) if self.open else None
 
     async def auth(self, call: Call) -> None:
         """Find out who calls, reserve the place of the audit record, and check the permission."""
@@ -125,8 +137,8 @@ class Chain:
         return self.shares.enter(call.caller, is_stream=call.is_stream) if self.shares and call.caller else None
 
     def recheck(self) -> None:
-        """End the open streams of callers whose tokens are no longer good."""
-        for passage in [*self.streams]:
+        """End the open streams of callers whose tokens are no longer good; other calls are short, and may finish."""
+        for passage in [*self.open]:
             passage.recheck()
 
 
@@ -143,14 +155,12 @@ class Passage:
         "_current",
         "_span",
         "_task",
-        "_timer",
     )
 
     def __init__(self, chain: Chain, call: Call) -> None:
         self._chain = chain
         self._call = call
         self._account: Account | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._cause: BaseException | None = None
 
     async def __aenter__(self) -> None:
@@ -158,17 +168,13 @@ class Passage:
         call.correlation_id = correlation_of(call.metadata)
         self._correlation: Token[str] = CORRELATION.set(call.correlation_id)
         self._current: Token[Call | None] = CURRENT.set(call)
-        self._span = telemetry.Opened(call.name, metadata=call.metadata)
-        call.trace_id = self._span.trace_id
-        self._began = time.perf_counter()
+        self._span = telemetry.begin(call)
+        self._began = time.monotonic()
         self._task = asyncio.current_task()
         try:
-            if (timeout := chain.timeout(call)) is not None:
-                self._timer = asyncio.get_running_loop().call_later(timeout, self._expire)
+            chain.deadline(self)
             await chain.auth(call)
             self._account = chain.share(call)
-            if call.is_stream:
-                chain.streams.add(self)
         except BaseException as error:
             if told := self._left(error):
                 raise told from error
@@ -180,18 +186,23 @@ class Passage:
         if told := self._left(error):
             raise told from error
 
+    @property
+    def deadline(self) -> float:
+        """When it must have ended, monotonic."""
+        call = self._call
+        if call.timeout is not None:
+            return self._began + call.timeout
+        return float("inf") if call.is_stream else self._began + self._chain.default_timeout
+
     def end(self, cause: BaseException) -> None:
         """End the call from outside, as if it had raised the cause."""
         if self._cause is None and self._task:
             self._cause = cause
             self._task.cancel()
 
-    def _expire(self) -> None:
-        self.end(TimeoutError())
-
     def recheck(self) -> None:
         """End the call when its caller's token is no longer good."""
-        if self._chain.identity and self._call.caller:
+        if self._chain.identity and self._call.caller and self._call.is_stream:
             try:
                 self._chain.identity.recheck(self._call.caller)
             except IsaError as error:
@@ -200,14 +211,12 @@ class Passage:
     def _left(self, raised: BaseException | None) -> IsaError | None:
         """Take the steps back; return what the caller is told in place of what was raised."""
         chain, call, error = self._chain, self._call, raised
-        if self._timer:
-            self._timer.cancel()
+        chain.open.discard(self)
         if self._cause and self._task and not self._task.uncancel() and isinstance(raised, asyncio.CancelledError):
             error = self._cause
         failure = ours(error, chain.errors or {}) if error else None
         if self._account and chain.shares:
             chain.shares.leave(self._account, call, is_error=failure is not None)
-        chain.streams.discard(self)
         try:
             chain.record(call, failure.code if failure else Code.OK)
         except IsaError as unrecorded:  # nobody is answered without a record
@@ -215,11 +224,12 @@ class Passage:
         if isinstance(failure, Internal) and failure is not error:  # what nobody foresaw is logged whole
             telemetry.log.error("call.failed", method=call.name, exc_info=error)
         code = failure.code if failure else Code.OK
-        chain.count(call, code, time.perf_counter() - self._began)
+        chain.count(call, code, time.monotonic() - self._began)
         is_gone = isinstance(error, GONE)
         if failure and not is_gone:
             failure.request_id = call.correlation_id
-        self._span.end(code.name if failure and not is_gone else "")
+        if self._span:
+            self._span.end(code.name if failure and not is_gone else "")
         with suppress(ValueError):  # a stream that was left to the garbage collector ends in another context
             CURRENT.reset(self._current)
             CORRELATION.reset(self._correlation)

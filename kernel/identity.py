@@ -70,9 +70,7 @@ class Verified:
     """A token whose signature was checked once."""
 
     caller: Caller
-    issued: float
     expires: float
-    subjects: tuple[str, ...]
     kid: str
 
 
@@ -107,40 +105,32 @@ class Identity:
 
     async def caller(self, metadata: Mapping[str, str]) -> Caller:
         """Return who calls; Unauthenticated or PermissionDenied when that is not certain."""
-        scheme, _, token = metadata.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated("A bearer token is needed: send `authorization: Bearer <token>`.")
-        known = await self.verify(token)
-        now = time.time()
-        if known.expires + LEEWAY < now:
+        known = await self._verify(metadata.get("authorization", ""))
+        if known.expires + LEEWAY < time.time():
             raise Unauthenticated("This token has expired. Refresh it, or log in again.")
-        for subject in known.subjects:
-            self._revocations.check(subject, known.issued)
         caller = known.caller
-        org, user = metadata.get("isa-org", ""), metadata.get("isa-user", "")
-        if not org and not user:
-            return caller
-        if caller.workload:
-            # No check of the organisation: a suspended one is refused at the door, and its past events still apply.
-            return replace(caller, org=org_id(org) if org else "", user=user_id(user) if user else "")
-        if (org and org != caller.org) or (user and user != caller.user):
-            raise PermissionDenied("Only our own workloads act for others: leave out isa-org and isa-user.")
+        self.recheck(caller)
+        if "isa-org" in metadata or "isa-user" in metadata:
+            return _acting(caller, metadata.get("isa-org", ""), metadata.get("isa-user", ""))
         return caller
 
     def recheck(self, caller: Caller) -> None:
-        """Refuse a caller that was let in, when its token is no longer good."""
+        """Refuse a caller whose token was good, and is not any more."""
         if not caller.workload:
             for subject in (caller.org, caller.user, caller.session):
                 self._revocations.check(subject, caller.issued)
 
-    async def verify(self, token: str) -> Verified:
-        """Return what a token says; its signature is checked once, by the hash of the exact token."""
-        digest = hashlib.sha256(token.encode()).digest()
+    async def _verify(self, header: str) -> Verified:
+        """Return what a token says; its signature is checked once, by the hash of the exact header."""
+        digest = hashlib.sha256(header.encode()).digest()
         self._renew_keys()
         known = self._verified.get(digest)
         if known and (known.kid == WORKLOAD_KEY or known.kid in self._keys):
             self._verified.move_to_end(digest)
             return known
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("A bearer token is needed: send `authorization: Bearer <token>`.")
         verified = await self._read(token)
         self._verified[digest] = verified
         if len(self._verified) > CACHED_TOKENS:
@@ -173,7 +163,7 @@ class Identity:
             name = str(claims.get("wl", ""))
             if not name:
                 raise Unauthenticated("This token is not one of ours, or it was changed.")
-            return Verified(Caller(workload=name, scopes=scopes), issued, expires, (), kid)
+            return Verified(Caller(workload=name, scopes=scopes), expires, kid)
         roles = claims.get("roles")
         caller = Caller(
             org=_well_formed(org_id, claims.get("org")),
@@ -183,8 +173,7 @@ class Identity:
             session=str(claims.get("sid", "")),
             issued=issued,
         )
-        subjects = tuple(subject for subject in (caller.org, caller.user, caller.session) if subject)
-        return Verified(caller, issued, expires, subjects, kid)
+        return Verified(caller, expires, kid)
 
     async def _key(self, kid: str) -> object:
         if kid not in self._keys and time.monotonic() >= self._fetch_from:
@@ -215,6 +204,16 @@ class Identity:
         self._keys = {key.key_id: key for key in found if key.key_id}
         self._is_keyless, self._fetch_from = False, time.monotonic() + KEYS_AT_MOST_EVERY
         self._stale_from = time.monotonic() + KEYS_FRESH
+
+
+def _acting(caller: Caller, org: str, user: str) -> Caller:
+    """The caller that metadata name; only our own workloads may name another than themselves."""
+    if caller.workload:
+        # No check of the organisation: a suspended one is refused at the door, and its past events still apply.
+        return replace(caller, org=org_id(org) if org else "", user=user_id(user) if user else "")
+    if (org and org != caller.org) or (user and user != caller.user):
+        raise PermissionDenied("Only our own workloads act for others: leave out isa-org and isa-user.")
+    return caller
 
 
 def _well_formed(check: Callable[[str], str], claim: object) -> str:

@@ -31,7 +31,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from structlog.tracebacks import ExceptionDictTransformer
 
-from kernel.call import CORRELATION, CURRENT
+from kernel.call import CORRELATION, CURRENT, Call
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 tracer = trace.get_tracer("isa")
@@ -172,13 +172,15 @@ def _masked(_logger: object, _method: str, event: MutableMapping[str, object]) -
 
 
 def _located(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
-    span = trace.get_current_span().get_span_context()
+    span, call = trace.get_current_span().get_span_context(), CURRENT.get()
     if span.is_valid:
         event.setdefault("trace_id", f"{span.trace_id:032x}")
         event.setdefault("span_id", f"{span.span_id:016x}")
+    elif call:
+        event.setdefault("trace_id", call.trace_id)
+        event.setdefault("span_id", call.span_id)
     if correlation := CORRELATION.get():
         event.setdefault("correlation_id", correlation)
-    call = CURRENT.get()
     if call and call.caller:
         event.setdefault("org_id", call.caller.org)
         event.setdefault("user_id", call.caller.user)
@@ -238,55 +240,62 @@ def configure(service: str, *, level: str, otlp_endpoint: str, sampling: float) 
 
 
 class Opened:
-    """A span that continues the trace of what came in: a real one where it is exported, else no more than its ids."""
+    """A span that is current from here on."""
 
-    __slots__ = ("_token", "span")
+    __slots__ = ("_span", "_token", "trace_id")
 
-    def __init__(self, name: str, *, metadata: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> None:
-        context = propagate.extract(metadata) if "tracestate" in metadata or "baggage" in metadata else None
-        parent = TRACEPARENT.match(metadata.get("traceparent", ""))
-        if SAMPLING.is_exported and (parent is None or int(parent[2], 16) & 1):
-            context = context or propagate.extract(metadata)
-            self.span = tracer.start_span(name, context=context, kind=kind)
-        else:
-            state = trace.get_current_span(context).get_span_context().trace_state if context else None
-            if parent:
-                trace_id, flags = int(parent[1], 16), int(parent[2], 16) & 1
-            else:
-                trace_id = random.getrandbits(128)
-                flags = SAMPLING.keeps(trace_id)
-            ids = trace.SpanContext(trace_id, random.getrandbits(64), False, trace.TraceFlags(flags), state)
-            self.span = trace.NonRecordingSpan(ids)
-        self._token = attach(trace.set_span_in_context(self.span, context))
-
-    @property
-    def trace_id(self) -> str:
-        """Its W3C trace id."""
-        return f"{self.span.get_span_context().trace_id:032x}"
+    def __init__(self, name: str, metadata: Mapping[str, str]) -> None:
+        context = propagate.extract(metadata)
+        self._span = tracer.start_span(name, context=context, kind=SpanKind.SERVER)
+        self._token = attach(trace.set_span_in_context(self._span, context))
+        self.trace_id = f"{self._span.get_span_context().trace_id:032x}"
 
     def end(self, failure: str = "") -> None:
         """End it; with the name of a status code when what it spans failed."""
         if failure:
-            self.span.set_attribute("isa.code", failure)
-            self.span.set_status(Status(StatusCode.ERROR, failure))
-        self.span.end()
+            self._span.set_attribute("isa.code", failure)
+            self._span.set_status(Status(StatusCode.ERROR, failure))
+        self._span.end()
         detach(self._token)
 
 
+def begin(call: Call) -> Opened | None:
+    """Continue the trace that a call came with, or begin one; a span is made only where it is exported."""
+    parent = TRACEPARENT.match(call.metadata.get("traceparent", ""))
+    if parent:
+        call.trace_id, call.is_traced = parent[1], int(parent[2], 16) & 1 == 1
+    else:
+        call.trace_id = f"{(trace_id := random.getrandbits(128)):032x}"
+        call.is_traced = SAMPLING.keeps(trace_id)
+    if not call.is_traced or not SAMPLING.is_exported:
+        return None
+    opened = Opened(call.name, call.metadata)
+    call.trace_id = opened.trace_id
+    return opened
+
+
 @contextmanager
-def span(name: str, *, metadata: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> Iterator[Opened]:
+def span(name: str, *, metadata: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> Iterator[trace.Span]:
     """Open a span that continues the trace of what came in."""
-    opened = Opened(name, metadata=metadata, kind=kind)
-    try:
+    context = propagate.extract(metadata) if "traceparent" in metadata else None
+    with tracer.start_as_current_span(
+        name, context=context, kind=kind, record_exception=False, set_status_on_exception=False
+    ) as opened:
         yield opened
-    finally:
-        opened.end()
+
+
+def trace_id(opened: trace.Span) -> str:
+    """Return the W3C trace id of a span."""
+    return f"{opened.get_span_context().trace_id:032x}"
 
 
 def outgoing() -> dict[str, str]:
     """Return what carries the present trace and correlation to another process."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
+    if (call := CURRENT.get()) and "traceparent" not in carrier:
+        carrier["traceparent"] = f"00-{call.trace_id}-{call.span_id}-{call.is_traced:02x}"
+        carrier |= {name: call.metadata[name] for name in ("tracestate", "baggage") if name in call.metadata}
     if correlation := CORRELATION.get():
         carrier["isa-correlation-id"] = correlation
     return carrier

@@ -315,3 +315,18 @@ async def test_no_answered_call_loses_its_record_to_sigkill(
     assert ids[: answered + 1] == [f"record-{number}" for number in range(answered + 1)]
     assert len(ids) <= answered + 2
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_came_faster_than_it_is_gathered_is_published_without_a_pause(
+    make_spool: Callable[..., AuditSpool], published: Published
+) -> None:
+    spool = make_spool(publish_every=timedelta(seconds=0.2), batch_entries=10)
+    await spool.start()
+    for number in range(200):
+        spool.reserve("org-a", mutating=True).write(entry(number))
+
+    async with asyncio.timeout(2):  # twenty pauses would be four seconds
+        await until(lambda: spool.waiting == 0)
+
+    assert len(published.ids()) == 200
+    await spool.stop()

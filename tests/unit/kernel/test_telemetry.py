@@ -177,8 +177,8 @@ def test_a_log_line_says_who_what_and_in_which_trace(lines: Any) -> None:
 
     [line] = lines()
     assert line.pop("timestamp").endswith("Z")
-    assert line.pop("span_id") == f"{span.span.get_span_context().span_id:016x}"
-    assert line.pop("trace_id") == span.trace_id
+    assert line.pop("span_id") == f"{span.get_span_context().span_id:016x}"
+    assert line.pop("trace_id") == telemetry.trace_id(span)
     assert line == {
         "event": "task.completed",
         "level": "info",
