@@ -1,4 +1,4 @@
-"""`python -m bench pipeline` or `python -m bench tasks`: each starts a set of its own and stops it."""
+"""`python -m bench pipeline`, `tasks` or `adapters`: each starts a set of its own and stops it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 import uvloop
 
-from bench import load, pipeline
+from bench import adapters, load, pipeline
 
 
 def main() -> None:
@@ -21,9 +21,14 @@ def main() -> None:
     tasks.add_argument("--rate", type=int, default=100, help="tasks a second (default 100)")
     tasks.add_argument("--users", type=int, default=1000, help="users, a connection each (default 1000)")
     tasks.add_argument("--seconds", type=int, default=30)
+    apis = commands.add_parser("adapters", help="the infrastructure API beside the engines' own clients")
+    apis.add_argument("--rounds", type=int, default=5, help="rounds; one more is thrown away (default 5)")
+    apis.add_argument("only", nargs="*", help=f"some of {', '.join(adapters.PARTS)} (default all)")
     given = parser.parse_args()
     if given.command == "pipeline":
         uvloop.run(pipeline.run(events=given.events, rounds=given.rounds, outbox_events=given.outbox_events))
+    elif given.command == "adapters":
+        uvloop.run(adapters.run(rounds=given.rounds, only=given.only))
     else:
         uvloop.run(load.run(rate=given.rate, users=given.users, seconds=given.seconds))
 
