@@ -39,6 +39,8 @@ SELECTORS = 50
 STEPS = 11_000
 """Samples of a series in one answer: Loki's own limit."""
 HOUR = 3600 * NANOSECONDS
+LONGEST_RANGE = 30 * 24 * HOUR
+"""Loki refuses to look at more at a time."""
 LONGEST_QUERY = 16 * 1024
 TENANT = "X-Scope-OrgID"
 CATEGORIES = {"X-Loki-Response-Encoding-Flags": "categorize-labels"}
@@ -222,10 +224,11 @@ class Logs:
         return logs_pb2.StatisticsResponse(streams=len(streams or ()), entries=entries, bytes=size)
 
     async def stored(self, org: str) -> int:
-        """Bytes of an organisation's lines, as far as they are on disk."""
+        """Bytes of an organisation's lines of the last month, as far as they are on disk."""
+        now = time.time_ns()
         answer = await self._client.get(
             "/loki/api/v1/index/stats",
-            params={"query": f'{{org="{org}"}}', "start": 0, "end": time.time_ns()},
+            params={"query": f'{{org="{org}"}}', "start": now - LONGEST_RANGE, "end": now},
             headers={TENANT: org},
         )
         answer.raise_for_status()
