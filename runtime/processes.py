@@ -373,6 +373,7 @@ def consul() -> dict[str, str]:
     return {
         "ISA_CLOUD_CONSUL_HOST": os.environ.get("ISA_CLOUD_CONSUL_HOST", "127.0.0.1"),
         "ISA_CLOUD_CONSUL_PORT": os.environ.get("ISA_CLOUD_CONSUL_PORT", "8500"),
+        "CONSUL_HTTP_TOKEN": os.environ.get("CONSUL_HTTP_TOKEN", ""),
     }
 
 

@@ -71,6 +71,11 @@ class Catalogue:
             return []
         return list(answer.json()) if answer.is_success else []
 
+    async def register(self, app: str, port: int) -> None:
+        """Tell of a sidecar that did not register itself."""
+        service = {"Name": app, "Address": "127.0.0.1", "Meta": {"DAPR_PORT": str(port)}}
+        (await self.http.put("/agent/service/register", json=service)).raise_for_status()
+
     async def until(self, app: str, true: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """The instances, once this is true of them."""
         async with asyncio.timeout(60):
@@ -139,13 +144,15 @@ async def test_an_app_registers_is_found_is_checked_and_deregisters(
             )
             return process
 
+        ports = {app.name: app.values for app in load_apps()}
+        # The adapter asks `users` for the keys of people's tokens: the one of the set under test.
+        await consul.register("users", stack.layout.port(ports["users"]["daprInternalGRPCPort"]))
         await start(f"{CALLER}-dapr")
         sidecar = await start(f"{ADAPTER}-dapr")
         adapter = await start(ADAPTER)
 
         # It registers at its start, where its sidecar's door is told too.
         (instance,) = await consul.until(ADAPTER, is_passing)
-        ports = {app.name: app.values for app in load_apps()}
         assert instance["Service"]["Address"] == "127.0.0.1"
         assert instance["Service"]["Port"] == layout.port(ports[ADAPTER]["appPort"])
         assert instance["Service"]["Meta"]["DAPR_PORT"] == str(layout.port(ports[ADAPTER]["daprInternalGRPCPort"]))
