@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from isa_common._cache import Algorithm, Allowance, Cache, ChannelMessage, ChannelSubscription, Lock, Versioned
 from isa_common._client import Isa
 from isa_common._logs import Direction, Entry, Logs, LogStatistics, Page, Sample, Samples
 from isa_common._objects import Bucket, ObjectInfo, ObjectPage, Objects, Part, SignedForm, SignedUrl
-from isa_common._sql import Result, Row, Sql, Statement
+from isa_common._sql import CopyFormat, Isolation, OpenTransaction, Result, Row, Sql, Statement, Transaction
 from isa_common._streams import (
     Consumer,
     Consumption,
@@ -73,13 +74,19 @@ from isa_common.errors import (
 
 __all__ = [
     "Aborted",
+    "Algorithm",
+    "Allowance",
     "AlreadyExists",
     "Bucket",
+    "Cache",
     "Cancelled",
+    "ChannelMessage",
+    "ChannelSubscription",
     "Code",
     "Collection",
     "Consumer",
     "Consumption",
+    "CopyFormat",
     "DeadlineExceeded",
     "Delivery",
     "Direction",
@@ -97,10 +104,12 @@ __all__ = [
     "IsNull",
     "Isa",
     "IsaError",
+    "Isolation",
     "KeyEntry",
     "KeyOperation",
     "KeyValueBucket",
     "KeyValueStatus",
+    "Lock",
     "LogStatistics",
     "Logs",
     "Match",
@@ -115,6 +124,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectPage",
     "Objects",
+    "OpenTransaction",
     "Outgoing",
     "Page",
     "Part",
@@ -143,6 +153,7 @@ __all__ = [
     "Stream",
     "Streams",
     "Subscription",
+    "Transaction",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -150,5 +161,6 @@ __all__ = [
     "Used",
     "VectorParams",
     "Vectors",
+    "Versioned",
     "Watch",
 ]

@@ -8,6 +8,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Self
 
+from isa_common._cache import Cache
 from isa_common._logs import Logs
 from isa_common._objects import Objects
 from isa_common._sql import Sql
@@ -17,6 +18,7 @@ from isa_common._usage import Usage
 from isa_common._vectors import Vectors
 
 _APP_IDS = {
+    "cache": "redis-grpc",
     "sql": "postgres-grpc",
     "logs": "loki-grpc",
     "objects": "minio-grpc",
@@ -61,6 +63,11 @@ class Isa:
             sidecar_token=sidecar_token,
             root_certificate=root_certificate,
         )
+
+    @cached_property
+    def cache(self) -> Cache:
+        """Values, counters, collections, messages, locks and limits of the caller."""
+        return Cache(self._transport)
 
     @cached_property
     def sql(self) -> Sql:
