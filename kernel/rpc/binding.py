@@ -128,6 +128,9 @@ def _handler(
 
     async def answer_many(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         call = call_of(context)
+        if method.client_streaming:
+            # A refusal without it meets grpc.aio's client while it sends, which then says INTERNAL.
+            await context.send_initial_metadata(())
         try:
             async with chain(call):
                 caller = _caller(call)
