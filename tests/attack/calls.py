@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -45,7 +44,6 @@ class Tally:
     cases: int = 0
     leaks: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    codes: Counter[str] = field(default_factory=Counter)
     leaked_bytes: int = 0
     calls: int = 0
     """Calls of people whom the adapter knew: each must be in the audit."""
@@ -54,7 +52,6 @@ class Tally:
     def note(self, what: str, answer: Answer, *, markers: Iterable[bytes] = (), sent: bytes = b"") -> None:
         """Count a case; what its sender did not know and now knows is a leak."""
         self.cases += 1
-        self.codes[answer.code.name] += 1
         if answer.code in FAULTS:
             self.faults.append(f"{what}: {answer.code.name} {answer.body[:200]!r}")
         for marker in markers:

@@ -28,7 +28,7 @@ def engine_of(capability: str) -> str:
 
 def served(capability: str) -> list[Rpc]:
     """Every RPC that the adapter of a capability serves."""
-    return [rpc for rpc in rpcs() if rpc.capability == capability or rpc.method.file.package in PER_ENGINE]
+    return [rpc for rpc in rpcs() if rpc.capability == capability or rpc.package in PER_ENGINE]
 
 
 @pytest.fixture

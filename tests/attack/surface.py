@@ -39,9 +39,14 @@ class Rpc:
         return f"{self.method.containing_service.full_name}/{self.method.name}"
 
     @property
+    def package(self) -> str:
+        """`isa.cache.v1`."""
+        return str(self.method.containing_service.file.package)
+
+    @property
     def capability(self) -> str:
         """`cache`."""
-        return self.method.file.package.split(".")[1]
+        return self.package.split(".")[1]
 
     @property
     def permission(self) -> str:

@@ -23,7 +23,7 @@ async def refused(wire: Wire, tally: Tally, rpcs: list[Rpc], credentials: list[C
         answer = await wire.call(rpc, next(requests(rpc, names.values())), credential.metadata)
         tally.note(f"{rpc.name} with {credential.name}", answer, markers=[names.secret])
         if answer.code not in credential.expected:
-            wrong.append(f"{rpc.name} with {credential.name}: {answer.code.name}")
+            wrong.append(f"{rpc.name} with {credential.name}: {answer.code.name} {answer.body[:300]!r}")
 
     await storm(lambda r=rpc, c=credential: case(r, c) for rpc in rpcs for credential in credentials)
     assert not wrong, "\n".join(wrong)
