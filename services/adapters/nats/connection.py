@@ -98,8 +98,8 @@ class Connection:
             await asyncio.wait(self._closing)
 
     def inbox(self) -> str:
-        """A subject that nobody else listens on."""
-        return f"{self._inbox}.p{next(self._numbers)}"
+        """A subject that nobody else listens on: with our own wildcard over it, JetStream would send to who is gone."""
+        return f"{self._inbox}-{next(self._numbers)}"
 
     async def publish(
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = ""
