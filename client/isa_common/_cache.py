@@ -92,7 +92,8 @@ class Allowance:
 class Cache:
     """Values, counters, collections, messages, locks and limits of the caller.
 
-    `organisation` has those that all users of the organisation share. Single calls that are made at the same time go out as one. A key is text of at most 512 bytes.
+    `organisation` has those that all users of the organisation share. A key is text of at most 512 bytes. Calls that
+    are made at the same time go out as one.
     """
 
     def __init__(
