@@ -18,7 +18,7 @@ from types import TracebackType
 from prometheus_client import Counter, Histogram
 
 from isa.events import AuditEntry
-from isa_common import Code, Internal, IsaError, Unavailable
+from isa_common import Cancelled, Code, Internal, IsaError, Unavailable
 from kernel import telemetry
 from kernel.audit import AuditSpool
 from kernel.call import CORRELATION, CURRENT, Call
@@ -215,6 +215,8 @@ class Passage:
         if self._cause and self._task and not self._task.uncancel() and isinstance(raised, asyncio.CancelledError):
             error = self._cause
         failure = ours(error, chain.errors or {}) if error else None
+        if isinstance(failure, Cancelled) and time.monotonic() + SWEEP > self.deadline:
+            failure = ours(TimeoutError(), {})  # gRPC saw the deadline first
         if self._account and chain.shares:
             chain.shares.leave(self._account, call, is_error=failure is not None)
         try:
