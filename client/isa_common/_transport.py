@@ -9,7 +9,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -241,7 +241,7 @@ class Transport:
         self._sidecar_token = sidecar_token
         self._root_certificate = root_certificate
         self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
-        self._headers: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {}
+        self._headers: dict[tuple[str, str], tuple[str, tuple[tuple[str, str], ...]]] = {}
 
     @property
     def is_connected(self) -> bool:
@@ -358,9 +358,10 @@ class Transport:
             link, breaker, metadata = await self._begin(method, acting, attempts)
             call = None
             try:
-                call = link.callable(method)(sending, timeout=attempts.left(), metadata=metadata)
+                call = sending.on(link.callable(method)(sending, timeout=attempts.left(), metadata=metadata))
                 response = await call
             except _FAILURES as failure:
+                failure = sending.told or failure
                 sending.check()
                 await self._failed(failure, link, breaker, attempts, is_final=sending.is_taken)
             else:
@@ -389,11 +390,12 @@ class Transport:
             has_answers = False
             call = None
             try:
-                call = link.callable(method)(sending, timeout=attempts.left(), metadata=metadata)
+                call = sending.on(link.callable(method)(sending, timeout=attempts.left(), metadata=metadata))
                 async for response in call:
                     has_answers = True
                     yield response
             except _FAILURES as failure:
+                failure = sending.told or failure
                 sending.check()
                 await self._failed(failure, link, breaker, attempts, is_final=sending.is_taken or has_answers)
             else:
@@ -414,9 +416,9 @@ class Transport:
             await attempts.admitted(breaker)
         attempts.seen = breaker.failures
         token = self._token if isinstance(self._token, str) else await self._token()
-        known = self._headers.get(method.path)
+        known = self._headers.get((app_id, method.path))  # a health check has one path for all apps
         if known is None or known[0] is not token:
-            known = self._headers[method.path] = (token, self._fixed(method, token, app_id))
+            known = self._headers[app_id, method.path] = (token, self._fixed(method, token, app_id))
         if self._metadata is None:
             metadata = (*known[1], (CORRELATION_HEADER, attempts.request_id), *acting.items())
         else:
@@ -485,12 +487,25 @@ def _health(capability: str) -> Method:
 class _Requests:
     """The requests of a caller on their way; knows whether one was taken, and keeps what went wrong in their making."""
 
-    __slots__ = ("_error", "_requests", "is_taken")
+    __slots__ = ("_error", "_requests", "is_taken", "told")
 
     def __init__(self, requests: AsyncIterator[Any]) -> None:
         self._requests = requests
         self._error: Exception | None = None
         self.is_taken = False
+        self.told: grpc.aio.AioRpcError | None = None
+        """The status that ended the call early."""
+
+    def on(self, call: Any) -> Any:
+        """Note a call's status as it comes: a write that then fails puts INTERNAL in its place, see grpc/grpc#36066."""
+        self.told = None
+        call.add_done_callback(self._note)
+        return call
+
+    def _note(self, call: Any) -> None:
+        code, details, trailing = (_at_hand(each()) for each in (call.code, call.details, call.trailing_metadata))
+        if code not in (None, grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED):
+            self.told = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
 
     def __aiter__(self) -> _Requests:
         return self
@@ -509,6 +524,16 @@ class _Requests:
         """Raise what the making of a request raised: gRPC only ends the call for it."""
         if self._error is not None:
             raise self._error
+
+
+def _at_hand(answer: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine that has nothing to wait for returns; None when it does wait."""
+    try:
+        answer.send(None)
+    except StopIteration as end:
+        return end.value
+    answer.close()
+    return None
 
 
 class _Attempts:
