@@ -1,4 +1,4 @@
-"""An adapter in a process of its own that writes down every statement before it answers; made to be killed.
+"""An adapter in a process of its own that writes down every write before it answers; made to be killed.
 
 Run as `python -m tests.chaos.counting_server PORT FILE`. It says `ready` on standard output when it listens.
 """
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 
-from isa.sql.v1 import sql_pb2
+from isa.cache.v1 import cache_pb2
 from isa_common import Unimplemented
 from kernel.rpc.binding import python_name, service_named
 from kernel.rpc.server import Adapter
@@ -18,7 +18,7 @@ from tests.conformance.conftest import serving
 
 
 class Counting:
-    """The SQL contract as far as the test needs it: `Execute` leaves its parameters in a file, `Query` has one row."""
+    """The cache's contract as far as the test needs it: every counter that is added to leaves its key in a file."""
 
     def __init__(self, log: int) -> None:
         self._log = log
@@ -27,14 +27,20 @@ class Counting:
 
     async def stop(self) -> None: ...
 
-    async def execute(self, caller: object, request: sql_pb2.ExecuteRequest) -> sql_pb2.ExecuteResponse:
-        os.write(self._log, request.statement.params + b"\n")
-        await asyncio.sleep(0)
-        return sql_pb2.ExecuteResponse(result=sql_pb2.Result(affected=1))
+    async def get(self, caller: object, request: cache_pb2.GetRequest) -> cache_pb2.GetResponse:
+        return cache_pb2.GetResponse(value=request.key.encode())
 
-    async def query(self, caller: object, request: sql_pb2.QueryRequest) -> AsyncIterator[sql_pb2.QueryResponse]:
-        column = sql_pb2.Column(name="n", type="int4")
-        yield sql_pb2.QueryResponse(rows=sql_pb2.Rows(columns=[column], rows=b"[[1]]"))
+    async def mget(self, caller: object, request: cache_pb2.MGetRequest) -> cache_pb2.MGetResponse:
+        return cache_pb2.MGetResponse(values=[key.encode() for key in request.keys])
+
+    async def incr(self, caller: object, request: cache_pb2.IncrRequest) -> cache_pb2.IncrResponse:
+        os.write(self._log, request.key.encode() + b"\n")
+        await asyncio.sleep(0)
+        return cache_pb2.IncrResponse(value=1)
+
+    async def pipeline(self, caller: object, request: cache_pb2.PipelineRequest) -> cache_pb2.PipelineResponse:
+        outcomes = [cache_pb2.Outcome(incr=await self.incr(caller, command.incr)) for command in request.commands]
+        return cache_pb2.PipelineResponse(outcomes=outcomes)
 
 
 async def _one(caller: object, request: object) -> object:
@@ -46,7 +52,7 @@ async def _many(caller: object, request: object) -> AsyncIterator[object]:
     yield
 
 
-for method in service_named("isa.sql.v1.Sql").methods:
+for method in service_named("isa.cache.v1.Cache").methods:
     if not hasattr(Counting, python_name(method.name)):
         setattr(Counting, python_name(method.name), staticmethod(_many if method.server_streaming else _one))
 
@@ -54,7 +60,7 @@ for method in service_named("isa.sql.v1.Sql").methods:
 async def main(port: int, path: str) -> None:
     """Serve until killed."""
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    async with serving(Adapter(service="isa.sql.v1.Sql", implementation=Counting(log), errors={}), port=port):
+    async with serving(Adapter(service="isa.cache.v1.Cache", implementation=Counting(log), errors={}), port=port):
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         await asyncio.Event().wait()

@@ -184,6 +184,7 @@ class FakeParts:
 
     secrets: Secrets
     shares: Shares = field(default_factory=Shares)
+    name: str = "test"
 
 
 @pytest.fixture(scope="session")
