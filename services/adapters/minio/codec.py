@@ -164,12 +164,11 @@ class Cursor:
     """Where a page ended, in the store's words, bound to the question that it belongs to."""
 
     def __init__(self, *question: str) -> None:
-        facts = "\0".join(question).encode()
-        self._question = hashlib.blake2b(facts, digest_size=8).digest()
+        self._question = "\0".join(question).encode()
 
     def write(self, token: str) -> str:
         """The text for the caller."""
-        return base64.urlsafe_b64encode(self._question + token.encode()).decode("ascii")
+        return base64.urlsafe_b64encode(self._mark(token.encode()) + token.encode()).decode("ascii")
 
     def read(self, text: str) -> str:
         """The store's words; InvalidArgument when they are an answer to something else."""
@@ -178,6 +177,9 @@ class Cursor:
             token = raw[8:].decode()
         except ValueError:
             raise InvalidArgument("This is no cursor that a list returned.", field="cursor") from None
-        if raw[:8] != self._question or not token:
+        if raw[:8] != self._mark(raw[8:]):
             raise InvalidArgument("This cursor belongs to another list.", field="cursor")
         return token
+
+    def _mark(self, token: bytes) -> bytes:
+        return hashlib.blake2b(self._question + b"\0" + token, digest_size=8).digest()

@@ -177,6 +177,7 @@ _MEANING: dict[str, tuple[type[IsaError], str]] = {
     "XMinioInvalidObjectName": (InvalidArgument, "The store takes no such key."),
     "XMinioInvalidResourceName": (InvalidArgument, "The store takes no such name."),
     "KeyTooLongError": (InvalidArgument, "The store takes no key of this length."),
+    "InvalidArgument": (InvalidArgument, "The store refuses an argument of this call."),
     "MetadataTooLarge": (InvalidArgument, "The metadata are too large."),
     "XMinioStorageFull": (ResourceExhausted, "The store is full."),
     "XMinioAdminBucketQuotaExceeded": (ResourceExhausted, "The bucket is full."),
