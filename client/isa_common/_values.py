@@ -101,13 +101,73 @@ _DECODERS: dict[str, Decoder] = {
 }
 
 
-def decoder(type_name: str) -> Decoder | None:
-    """What turns a value of that type from the wire into Python's; None when it is Python's already."""
-    if type_name.endswith("[]"):
-        each = _DECODERS.get(type_name[:-2])
-        return None if each is None else lambda items: _elements(items, each)
-    return _DECODERS.get(type_name)
+_QUICK: dict[str, Decoder] = {
+    **_DECODERS,
+    "timestamptz": datetime.fromisoformat,
+    "timestamp": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timetz": time.fromisoformat,
+}
+"""The same for whole columns: in C, and only for what Python can hold."""
 
 
-def _elements(items: list[Any], each: Decoder) -> list[Any]:
+def decoder(type_name: str) -> Callable[[Sequence[Any]], Sequence[Any]] | None:
+    """What turns a column of that type from the wire into Python's values; None when they are Python's already."""
+    name = type_name.removesuffix("[]")
+    each = _DECODERS.get(name)
+    if each is None:
+        return None
+    if name != type_name:
+        return lambda column: _elements(column, each)
+    quick = _QUICK[name]
+
+    def decode(column: Sequence[Any]) -> Sequence[Any]:
+        try:
+            return list(map(quick, column))
+        except (TypeError, ValueError):  # NULL, infinity, or a year that Python's datetime cannot hold
+            return _elements(column, each)
+
+    return decode
+
+
+def _elements(items: Sequence[Any], each: Decoder) -> list[Any]:
     return [None if item is None else _elements(item, each) if isinstance(item, list) else each(item) for item in items]
+
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def copy_line(row: Sequence[object], number: int) -> str:
+    """A row in the text format of PostgreSQL's COPY: lists as arrays, mappings as JSON."""
+    return "\t".join(
+        "\\N" if value is None else _text(value, f"rows[{number}][{index}]").translate(_ESCAPES)
+        for index, value in enumerate(row)
+    )
+
+
+def _text(value: object, field: str) -> str:
+    match value:
+        case str() if "\0" in value:
+            raise InvalidArgument("Text with NUL characters cannot be stored.", field=field)
+        case Enum():
+            return _text(value.value, field)
+        case str():
+            return value
+        case bool():
+            return "t" if value else "f"
+        case bytes() | bytearray() | memoryview():
+            return f"\\x{bytes(value).hex()}"
+        case Mapping():
+            return json.dumps(_wire(value, field), ensure_ascii=False, allow_nan=False)
+        case list() | tuple():
+            return "{" + ",".join(_item(item, field) for item in value) + "}"
+    return str(_wire(value, field))
+
+
+def _item(value: object, field: str) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list | tuple):
+        return _text(value, field)
+    return '"' + _text(value, field).replace("\\", "\\\\").replace('"', '\\"') + '"'

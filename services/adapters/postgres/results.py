@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -149,10 +150,14 @@ def as_json(prepared: Prepared, rows: Sequence[Any]) -> bytes:
     """Rows as a JSON array of arrays."""
     if not prepared.decoders or not rows:
         return orjson.dumps([tuple(row) for row in rows])
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-    for position, decode in prepared.decoders:
-        columns[position] = decode(columns[position])
-    return orjson.dumps(list(zip(*columns, strict=True)))
+    gc.disable()  # a few objects a row, all gone at once: not worth the collector's looking
+    try:
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        for position, decode in prepared.decoders:
+            columns[position] = decode(columns[position])
+        return orjson.dumps(list(zip(*columns, strict=True)))
+    finally:
+        gc.enable()
 
 
 def split(prepared: Prepared, rows: Sequence[Any]) -> list[bytes]:

@@ -31,6 +31,7 @@ from isa_common._breaker import Breaker
 from isa_common._transport import _pool
 
 PAGE = sql_pb2.QueryResponse(rows=sql_pb2.Rows(columns=[sql_pb2.Column(name="a", type="int8")], rows=b'[["1"]]'))
+FETCHED = sql_pb2.FetchResponse(rows=PAGE.rows)
 DONE = sql_pb2.ExecuteResponse(result=sql_pb2.Result(affected=1))
 
 
@@ -50,8 +51,17 @@ class Service:
             "Query": grpc.unary_stream_rpc_method_handler(
                 self.query, sql_pb2.QueryRequest.FromString, sql_pb2.QueryResponse.SerializeToString
             ),
+            "Fetch": grpc.unary_unary_rpc_method_handler(
+                self.fetch, sql_pb2.FetchRequest.FromString, sql_pb2.FetchResponse.SerializeToString
+            ),
+            "FetchMany": grpc.unary_stream_rpc_method_handler(
+                self.fetch_many, sql_pb2.FetchManyRequest.FromString, sql_pb2.FetchManyResponse.SerializeToString
+            ),
             "Execute": grpc.unary_unary_rpc_method_handler(
                 self.execute, sql_pb2.ExecuteRequest.FromString, sql_pb2.ExecuteResponse.SerializeToString
+            ),
+            "ExecuteMany": grpc.unary_stream_rpc_method_handler(
+                self.execute_many, sql_pb2.ExecuteManyRequest.FromString, sql_pb2.ExecuteManyResponse.SerializeToString
             ),
         }
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("isa.sql.v1.Sql", handlers),))
@@ -92,8 +102,25 @@ class Service:
         else:
             yield answer
 
+    async def fetch(self, request: object, context: grpc.aio.ServicerContext) -> object:
+        return await self._next(context, FETCHED)
+
+    async def fetch_many(
+        self, request: sql_pb2.FetchManyRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[object]:
+        answer = await self._next(context, FETCHED)
+        for index in range(len(request.requests)):
+            yield sql_pb2.FetchManyResponse(index=index, ok=answer)
+
     async def execute(self, request: object, context: grpc.aio.ServicerContext) -> object:
         return await self._next(context, DONE)
+
+    async def execute_many(
+        self, request: sql_pb2.ExecuteManyRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[object]:
+        answer = await self._next(context, DONE)
+        for index in range(len(request.requests)):
+            yield sql_pb2.ExecuteManyResponse(index=index, ok=answer)
 
 
 def status(code: Code, message: str, reason: str, *, wait: float = 0, **metadata: str) -> Status:
@@ -155,7 +182,7 @@ async def test_a_call_carries_token_correlation_and_what_the_hook_gives(service:
 async def test_over_a_sidecar_each_capability_goes_to_its_app(service: Service) -> None:
     async with Isa(service.address, sidecar=True, sidecar_token="for the sidecar") as isa:
         await isa.sql.execute("SELECT 1")
-        await isa.sql.query("SELECT 1")
+        assert [row async for row in isa.sql.stream("SELECT 1")]
 
     write, read = service.metadata
     assert (write["dapr-app-id"], write["dapr-api-token"]) == ("postgres-grpc", "for the sidecar")
@@ -217,7 +244,7 @@ async def test_a_stream_that_broke_midway_is_not_repeated(service: Service, isa:
     service.answers = ["a page and then nothing"]
 
     with pytest.raises(Unavailable):
-        await isa.sql.query("SELECT 1")
+        assert [row async for row in isa.sql.stream("SELECT 1")]
 
     assert service.calls == 1
 
