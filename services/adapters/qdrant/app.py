@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from kernel import Adapter, Parts, RoomSettings, Seconds
 from services.adapters.qdrant.embedded import Embedded
-from services.adapters.qdrant.repository import ERRORS, Vectors
+from services.adapters.qdrant.repository import Vectors
 
 
 class Settings(RoomSettings):
@@ -17,6 +17,8 @@ class Settings(RoomSettings):
 
     url: str = ""
     """A Qdrant server; empty: the embedded engine."""
+    api_key: SecretStr = SecretStr("")
+    """What the server wants to see."""
     timeout: Seconds = timedelta(seconds=30)
     """How long a server may take for one answer."""
     folder: Path = Path(".isa/data/qdrant")
@@ -37,7 +39,7 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
         from services.adapters.qdrant.server import Server  # a large library, of use only here
 
         backend: Embedded | Server = Server(
-            settings.url, timeout=settings.timeout, collections=settings.collections, secrets=parts.secrets
+            settings.url, key=settings.api_key, timeout=settings.timeout, collections=settings.collections
         )
     else:
         backend = Embedded(
@@ -47,4 +49,4 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
             collections=settings.collections,
             spare=settings.spare,
         )
-    return Adapter(service="isa.vectors.v1.Vectors", implementation=Vectors(backend, parts), errors=ERRORS)
+    return Adapter(service="isa.vectors.v1.Vectors", implementation=Vectors(backend, parts), errors=backend.ERRORS)

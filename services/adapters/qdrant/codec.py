@@ -381,6 +381,8 @@ class Filters:
                     raise FailedPrecondition(
                         f"A match of text needs a text index on {prefix}{field}.", field=f"{where}.text"
                     )
+                if not any(map(str.isalnum, value)):
+                    raise InvalidArgument("A text has a word or more.", field=f"{where}.text")
                 return self.kit.text(field, _short(value, f"{where}.text"))
             case "keyword":
                 return self.kit.value(field, _short(value, f"{where}.keyword"))
@@ -494,6 +496,21 @@ def resume(text: str, asked: bytes) -> Id | None:
     if raw[:8] != asked:
         raise InvalidArgument("This cursor belongs to another collection or filter.", field="cursor")
     return following
+
+
+def recommended(request: pb.RecommendRequest, collection: Collection) -> tuple[bool, int, float | None]:
+    """Whether the examples are averaged, their dimension, and the worst score that is wanted."""
+    if request.strategy not in pb.Strategy.values():
+        raise InvalidArgument("No such strategy.", field="strategy")
+    is_average = request.strategy != pb.STRATEGY_BEST_SCORE
+    if len(request.positive) + len(request.negative) > EXAMPLES:
+        raise InvalidArgument(f"Give at most {EXAMPLES} examples.", field="negative")
+    if not request.positive and (is_average or not request.negative):
+        raise InvalidArgument("Give a positive example.", field="positive")
+    least = threshold(request)
+    if least is not None and not is_average:
+        raise InvalidArgument("BEST_SCORE takes no threshold.", field="score_threshold")
+    return is_average, collection.dense_named(request.using, "using").dimension, least
 
 
 def average(positives: Sequence[Sequence[float]], negatives: Sequence[Sequence[float]]) -> list[float]:

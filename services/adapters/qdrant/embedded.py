@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -23,7 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 from isa.vectors.v1 import vectors_pb2 as pb
 from isa_common import Code, FailedPrecondition, ResourceExhausted, Unavailable
 from isa_common.errors import error_class
-from kernel import log
+from kernel import ErrorMap, log
 from services.adapters.qdrant.worker import LENGTH, Answer, Asked
 
 WAITING = 2048
@@ -147,6 +147,7 @@ class Embedded:
     """Collections in the embedded engine, spread over worker processes by their names."""
 
     CAPABILITIES: frozenset[str] = frozenset({"indexes"})
+    ERRORS: ClassVar[ErrorMap] = {}  # the workers speak of nothing but our own errors
 
     def __init__(self, folder: Path, *, workers: int, open_shards: int, collections: int, spare: int) -> None:
         self._folder = folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -15,14 +15,12 @@ from services.adapters.qdrant.codec import LARGEST_ANSWER, isolate, tenant
 BATCH = 256
 M = TypeVar("M", bound=Message)
 
-ERRORS: ErrorMap = {}
-"""The backends speak of nothing but our own errors."""
-
 
 class Backend(Protocol):
     """An engine: does each method of the contract on collections by the names that `isolate` gives them."""
 
     CAPABILITIES: frozenset[str]
+    ERRORS: ClassVar[ErrorMap]
 
     async def start(self) -> None:
         """Start or reach the engine."""

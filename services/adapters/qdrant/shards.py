@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy
 import orjson
 import qdrant_edge as edge
 
@@ -21,7 +22,6 @@ from isa.vectors.v1 import vectors_pb2 as pb
 from isa_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, IsaError, NotFound, ResourceExhausted
 from services.adapters.qdrant.codec import (
     CONDITIONS,
-    EXAMPLES,
     GOT,
     INDEXES_MOST,
     LARGEST_ANSWER,
@@ -43,6 +43,7 @@ from services.adapters.qdrant.codec import (
     point_id,
     point_ids,
     question,
+    recommended,
     resume,
     revealed,
     sparse,
@@ -83,6 +84,8 @@ class _Kit:
         return edge.Filter(must=must or None, should=should or None, must_not=must_not or None)
 
     def value(self, field: str, value: str | int) -> edge.FieldCondition:
+        if isinstance(value, bool):
+            value = numpy.bool_(value)  # type: ignore[assignment]  # the library takes Python's own for a number
         return edge.FieldCondition(key=field, match=edge.MatchValue(value))
 
     def text(self, field: str, text: str) -> edge.FieldCondition:
@@ -257,17 +260,7 @@ class Shards:
         """Look the examples up in this collection, and search with what they say."""
         shard = self._shard(name)
         using, limit, offset, include = _asked(request, shard)
-        if request.strategy not in pb.Strategy.values():
-            raise InvalidArgument("No such strategy.", field="strategy")
-        is_average = request.strategy != pb.STRATEGY_BEST_SCORE
-        if len(request.positive) + len(request.negative) > EXAMPLES:
-            raise InvalidArgument(f"Give at most {EXAMPLES} examples.", field="negative")
-        if not request.positive and (is_average or not request.negative):
-            raise InvalidArgument("Give a positive example.", field="positive")
-        least = threshold(request)
-        if least is not None and not is_average:
-            raise InvalidArgument("BEST_SCORE takes no threshold.", field="score_threshold")
-        dimension = shard.collection.dense_named(using, "using").dimension
+        is_average, dimension, least = recommended(request, shard.collection)
         known: set[Id] = set()
         liked, disliked = (
             [self._example(shard, each, using, dimension, f"{part}[{at}]", known) for at, each in enumerate(examples)]
