@@ -47,7 +47,7 @@ async def test_no_name_reaches_another_tenant(
     before = await look(isa, theirs)
     assert before, "the victim has something to lose"
     metadata = {"authorization": f"Bearer {attacker.token}", "dapr-caller-app-id": "users", "x-scope-orgid": theirs.org}
-    secrets = (theirs.secret, theirs.tag.encode())
+    secrets = (theirs.secret, theirs.hidden.encode())
     known: set[str] = set()
 
     async def case(rpc: Rpc, messages: list[Message]) -> None:

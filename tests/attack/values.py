@@ -24,11 +24,16 @@ VECTOR = struct.pack(f"<{DIMENSION}f", 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Names:
-    """The things of one tenant. Its data hold `secret`, its names hold `tag`: neither may reach anybody else."""
+    """The things of one tenant.
+
+    An attacker is told the name `tag`, and uses it. Nobody is told `hidden`, the name of as many other things, nor
+    `secret`, which all of its data hold: neither may reach anybody else.
+    """
 
     org: str
     user: str
     tag: str = field(default_factory=lambda: f"nm{uuid.uuid4().hex[:10]}")
+    hidden: str = field(default_factory=lambda: f"hd{uuid.uuid4().hex[:10]}")
     secret: bytes = field(default_factory=lambda: f"scrt{uuid.uuid4().hex}".encode())
     handles: dict[str, bytes | str] = field(default_factory=dict)
     """Opaque handles that a service gave this tenant, by the name of the field that takes them."""
@@ -36,7 +41,7 @@ class Names:
     @property
     def words(self) -> list[str]:
         """What it calls its things: one name serves for a key, a bucket, a stream, a collection and a table."""
-        return [self.tag]
+        return [self.tag, self.hidden]
 
     def values(self) -> Values:
         """What the texts of a request hold when its sender means this tenant's things."""
