@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,14 @@ def proto_faults(root: Path = SCHEMAS) -> Iterator[str]:
         yield f"buf lint: {said}"
     accepted = root / "history" / "proto"
     if accepted.is_dir():
-        code, said = buf("breaking", str(root), "--against", str(accepted))
+        with tempfile.TemporaryDirectory() as folder:  # buf compares workspaces, with what their protos import
+            shutil.copytree(accepted, Path(folder) / "proto")
+            for shared in (root / "buf.yaml", root / "third_party"):
+                if shared.is_dir():
+                    shutil.copytree(shared, Path(folder) / shared.name)
+                elif shared.exists():
+                    shutil.copy(shared, folder)
+            code, said = buf("breaking", str(root), "--against", folder)
         if code:
             yield f"buf breaking: {said}"
     if proto_files(root / "proto") != proto_files(accepted):

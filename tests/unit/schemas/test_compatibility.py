@@ -100,7 +100,7 @@ def test_other_fields_need_no_mark(name: str) -> None:
 @pytest.fixture
 def contracts(tmp_path: Path) -> Path:
     """Return a copy of the contracts that a test may spoil."""
-    for name in ("avro", "proto", "history", "buf.yaml"):
+    for name in ("avro", "proto", "history", "third_party", "buf.yaml"):
         source = compatibility.SCHEMAS / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)  # type: ignore[operator]
     return tmp_path
