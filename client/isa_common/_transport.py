@@ -410,7 +410,9 @@ class Transport:
     ) -> tuple[Link, Breaker, tuple[tuple[str, str], ...]]:
         """What an attempt needs: a connected link, a closed breaker, and fresh metadata."""
         link = self._link()
-        app_id = self._app_ids.get(method.capability, "") if self._app_ids is not None else ""
+        app_id = "" if self._app_ids is None else self._app_ids.get(method.capability, "")
+        if not app_id and self._app_ids is not None:
+            raise InvalidArgument(f"No app is known for {method.capability}: name it in app_ids.", field="app_ids")
         breaker = link.breaker(app_id)
         if breaker.failures:
             await attempts.admitted(breaker)

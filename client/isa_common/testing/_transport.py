@@ -190,7 +190,8 @@ class MemoryTransport(Transport):
         if not self._caller.org and not self._caller.user and not self._caller.workload:
             raise Unauthenticated("A bearer token is needed: send `authorization: Bearer <token>`.")
         name = _WORD.sub("_", method.path.rpartition("/")[2]).lower()
-        found: Callable[..., Any] | None = getattr(self._service(method.capability), name, None)
+        contract = method.path.split(".")[1]  # of isa.usage.v1.Usage, which every adapter serves, not the capability
+        found: Callable[..., Any] | None = getattr(self._service(contract), name, None)
         if found is None:
             raise Unimplemented(f"The cloud in memory has no {method.path}.")
         return found

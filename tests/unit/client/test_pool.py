@@ -8,12 +8,16 @@ import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 import pytest_asyncio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from isa_common import Code, DeadlineExceeded, InvalidArgument, Isa, Unavailable
@@ -273,3 +277,53 @@ async def test_health_is_asked_of_the_service(checked: tuple[str, health.aio.Hea
 async def test_where_nobody_answers_nothing_is_healthy() -> None:
     async with Isa("127.0.0.1:1") as isa:
         assert not await isa.health("sql", timeout=timedelta(milliseconds=100))
+
+
+async def test_a_capability_that_no_app_is_known_for_is_refused(service: Service) -> None:
+    async with Isa(service.address, sidecar=True) as isa:
+        with pytest.raises(InvalidArgument, match="No app is known for graphs") as caught:
+            await isa.health("graphs")
+
+    assert caught.value.field == "app_ids"
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate() -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return private, signed.public_bytes(encoding)
+
+
+@pytest.mark.ac("isa-common-prd:E4-US1:2")
+async def test_a_channel_is_shared_by_address_and_credentials(certificate: tuple[bytes, bytes]) -> None:
+    service = Service()
+    await service.start(grpc.ssl_server_credentials([certificate]))
+    address = f"localhost:{service.port}"
+
+    async with (
+        Isa(address, root_certificate=certificate[1]) as first,
+        Isa(address, root_certificate=certificate[1]) as second,
+        Isa(address, connect_timeout=timedelta(milliseconds=300)) as plain,
+    ):
+        await first.sql.execute("SELECT 1")
+        await second.sql.execute("SELECT 1")
+        with pytest.raises(Unavailable):
+            await plain.sql.execute("SELECT 1")
+
+        assert link_of(first) is link_of(second)
+        assert link_of(plain) is not link_of(first)
+
+    assert len(service.peers) == 1
+    await service.stop()

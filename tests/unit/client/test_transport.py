@@ -45,7 +45,7 @@ class Service:
         self.server: grpc.aio.Server | None = None
         self.port = 0
 
-    async def start(self) -> None:
+    async def start(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.server = grpc.aio.server()
         handlers = {
             "Query": grpc.unary_stream_rpc_method_handler(
@@ -65,7 +65,10 @@ class Service:
             ),
         }
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("isa.sql.v1.Sql", handlers),))
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        if credentials is None:
+            self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        else:
+            self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         await self.server.start()
 
     async def stop(self) -> None:
