@@ -44,6 +44,6 @@ jetstream {{
   store_dir: "{folder}"
   sync_interval: always
   max_memory_store: 64MB
-  max_file_store: 8GB
+  max_file_store: 256GB # streams reserve what they may hold; what organisations store is bounded by their shares
 }}
 """
