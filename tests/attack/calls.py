@@ -22,6 +22,8 @@ ENDLESS = 0.4
 """Seconds that a stream without an end is listened to."""
 PATIENCE = 30.0
 FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+LOST = "Internal error from Core"
+"""What grpc.aio's client says when an answer meets it while it sends: it was not told what the answer is."""
 _RUN = uuid.uuid4().hex[:8]
 _count = itertools.count()
 
@@ -79,9 +81,12 @@ class Wire:
             is_endless = rpc.method.server_streaming
             body: list[bytes] = []
             try:
-                async for message in self._answers(rpc, messages, sent, ENDLESS if is_endless else PATIENCE):
-                    body.append(message.SerializeToString())
+                answers = self._answers(rpc, messages, sent, ENDLESS if is_endless else PATIENCE)
+                async for message in answers:
+                    body.append(message.SerializeToString())  # noqa: PERF401 -- what came before an error counts too
             except grpc.aio.AioRpcError as error:
+                if error.details() == LOST:
+                    continue
                 pause = _pause(error)
                 if pause is not None:
                     await asyncio.sleep(pause)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -94,10 +95,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         )
 
 
-def _add(total: dict[str, Tally], given: dict[str, object]) -> None:
-    engine = str(given["engine"])
-    tally = total.setdefault(engine, Tally(engine))
-    for name in ("cases", "leaked_bytes", "calls", "audited"):
+def _add(total: dict[str, Tally], given: dict[str, Any]) -> None:
+    tally = total.setdefault(given["engine"], Tally(given["engine"]))
+    for name in ("cases", "leaked_bytes", "calls", "audited", "faults", "leaks"):
         setattr(tally, name, getattr(tally, name) + given[name])
-    tally.faults += given["faults"]  # type: ignore[operator]  # our own JSON
-    tally.leaks += given["leaks"]  # type: ignore[operator]

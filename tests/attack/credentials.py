@@ -84,7 +84,7 @@ def bad(signer: Signer, victim: Organisation, attacker: Organisation) -> list[Cr
     org, user, now = victim.org_id, victim.user_id, datetime.now(UTC)
     good, own = signer.person(org, user), ed25519.Ed25519PrivateKey.generate()
     other_rsa = rsa.generate_private_key(65537, 2048)
-    header, payload, signature = good.split(".")
+    header, payload, _ = good.split(".")
     swapped = json.dumps({**jwt.decode(attacker.token, options={"verify_signature": False}), "org": org, "sub": user})
     claims = jwt.decode(good, options={"verify_signature": False})
 

@@ -1,7 +1,7 @@
 """What can be called: every RPC of every contract, and the requests for it, made from the descriptors.
 
-A contract that gains an RPC is attacked without a line here. A contract that gains a text whose name `values.py` does not
-know fails the suite until somebody says what the text is.
+A contract that gains an RPC is attacked without a line here. A contract that gains a text whose name `values.py` does
+not know fails the suite until somebody says what the text is.
 """
 
 from __future__ import annotations

@@ -39,15 +39,12 @@ async def fill_sql(isa: Isa, names: Names) -> None:
     """Tables with a row."""
     for word in names.words:
         await isa.sql.execute(f"CREATE TABLE {word} (secret text)")
-        await isa.sql.execute(f"INSERT INTO {word} VALUES ($1)", names.secret.decode())  # noqa: S608 -- our own name
+        await isa.sql.execute(f"INSERT INTO {word} VALUES ($1)", names.secret.decode())
 
 
 async def look_sql(isa: Isa, names: Names) -> object:
     """The rows."""
-    return [
-        [dict(row) for row in await isa.sql.query(f"SELECT secret FROM {word}")]  # noqa: S608 -- our own name
-        for word in names.words
-    ]
+    return [[dict(row) for row in await isa.sql.query(f"SELECT secret FROM {word}")] for word in names.words]
 
 
 async def fill_logs(isa: Isa, names: Names) -> None:
@@ -58,9 +55,7 @@ async def fill_logs(isa: Isa, names: Names) -> None:
 
 async def look_logs(isa: Isa, names: Names) -> object:
     """The lines."""
-    return [
-        [entry.line for entry in (await isa.logs.query(f'{{service="{word}"}}')).entries] for word in names.words
-    ]
+    return [[entry.line for entry in (await isa.logs.query(f'{{service="{word}"}}')).entries] for word in names.words]
 
 
 async def fill_objects(isa: Isa, names: Names) -> None:

@@ -43,9 +43,9 @@ class Names:
         """What it calls its things: one name serves for a key, a bucket, a stream, a collection and a table."""
         return [self.tag, self.hidden]
 
-    def values(self) -> Values:
-        """What the texts of a request hold when its sender means this tenant's things."""
-        tag, secret = [self.tag], [self.secret]
+    def values(self, data: bytes = b"") -> Values:
+        """What the texts of a request hold when its sender means this tenant's things, and stores `data`."""
+        tag, secret = [self.tag], [data or self.secret]
         handles: dict[str, list[object]] = {name: [value] for name, value in self.handles.items()}
         return Values(
             {
