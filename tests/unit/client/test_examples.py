@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -33,12 +35,14 @@ async def test_the_examples_of_a_page_run(page: Path, monkeypatch: pytest.Monkey
     cloud = FakeCloud()
     monkeypatch.setattr(isa_common, "Isa", lambda *_, **__: cloud.isa())
     text = page.read_text()
-    names: dict[str, object] = {"isa": cloud.isa(), "cloud": cloud, "token": "a token", "__name__": "example"}
+    module = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)
+    vars(module).update(isa=cloud.isa(), cloud=cloud, token="a token")
 
     for found in BLOCK.finditer(text):
         line = text.count("\n", 0, found.start(1))
         code = compile("\n" * line + found[1], str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        running = eval(code, names)
+        running = eval(code, vars(module))
         if inspect.isawaitable(running):
             await running
 
