@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +13,15 @@ import pytest_asyncio
 
 from isa_common import Entry, Isa
 from runtime.engines import Engines, load_engines
-from runtime.environment import own_engine_environment
-from runtime.layout import CHECKOUT, Layout
-from runtime.processes import Set, declare, load_apps
-from runtime.secrets import ensure_tokens
+from runtime.layout import Layout
 from tests.conftest import Organisation, Stack
+from tests.integration.replicas import APPS, layout_beside, replicas, running, stop
 
-PORT_BASE = 21200
 CONSUL_PORT = 18500
 ADAPTER, CALLER = "loki-grpc", "postgres-grpc"
 """Who registers, and who looks for it: of the second only the sidecar is started."""
 
-
-@asynccontextmanager
-async def running(command: tuple[str, ...], environment: Mapping[str, str], log: Path) -> AsyncIterator[Any]:
-    """A process that is asked to stop at the end, and killed when it does not."""
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=CHECKOUT,
-            env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    try:
-        yield process
-    finally:
-        await stop(process)
-
-
-async def stop(process: asyncio.subprocess.Process) -> None:
-    """Ask a process to stop, and wait until it did."""
-    if process.returncode is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), 45)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+Instances = list[dict[str, Any]]
 
 
 class Catalogue:
@@ -63,7 +30,7 @@ class Catalogue:
     def __init__(self, address: str) -> None:
         self.http = httpx.AsyncClient(base_url=f"http://{address}/v1", timeout=5, trust_env=False)
 
-    async def instances(self, app: str) -> list[dict[str, Any]]:
+    async def instances(self, app: str) -> Instances:
         """Every instance of an app, with its checks."""
         try:
             answer = await self.http.get(f"/health/service/{app}")
@@ -76,7 +43,7 @@ class Catalogue:
         service = {"Name": app, "Address": "127.0.0.1", "Meta": {"DAPR_PORT": str(port)}}
         (await self.http.put("/agent/service/register", json=service)).raise_for_status()
 
-    async def until(self, app: str, true: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    async def until(self, app: str, true: Callable[[Instances], bool]) -> Instances:
         """The instances, once this is true of them."""
         async with asyncio.timeout(60):
             while not true(found := await self.instances(app)):
@@ -84,20 +51,14 @@ class Catalogue:
         return found
 
 
-def states(instances: list[dict[str, Any]]) -> dict[str, str]:
+def states(instances: Instances) -> dict[str, str]:
     """Name and state of each check of the only instance."""
     return {c["Name"]: c["Status"] for instance in instances for c in instance["Checks"] if c["ServiceName"]}
 
 
-def is_passing(instances: list[dict[str, Any]]) -> bool:
-    return states(instances) == {"app": "passing", "sidecar": "passing"}
-
-
 @pytest.fixture
 def layout(tmp_path: Path, stack: Stack) -> Layout:
-    layout = Layout(home=tmp_path, cache=stack.layout.cache, port_base=PORT_BASE)
-    layout.make_folders()
-    return layout
+    return layout_beside(stack, tmp_path)
 
 
 @pytest_asyncio.fixture
@@ -118,49 +79,29 @@ async def consul(layout: Layout) -> AsyncIterator[Catalogue]:
         await catalogue.http.aclose()
 
 
-@pytest.fixture
-def declared(stack: Stack, layout: Layout, consul: Catalogue, monkeypatch: pytest.MonkeyPatch) -> Set:
-    """The set of this layout, whose sidecars are told of Consul."""
-    monkeypatch.setenv("ISA_CLOUD_CONSUL_ENABLED", "true")
-    monkeypatch.setenv("ISA_CLOUD_CONSUL_PORT", str(layout.port(CONSUL_PORT)))
-    apps = [app.name for app in load_apps()]
-    return declare(layout, Engines(layout, load_engines()), stack.secrets, ensure_tokens(layout, apps))
-
-
 @pytest.mark.ac("isa-cloud-prd:E7-US1:AC-1.1", "isa-cloud-prd:E7-US1:AC-1.2", "isa-cloud-prd:E7-US1:AC-1.3")
 async def test_an_app_registers_is_found_is_checked_and_deregisters(
-    stack: Stack, layout: Layout, consul: Catalogue, declared: Set, org: Organisation
+    stack: Stack, layout: Layout, consul: Catalogue, org: Organisation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with AsyncExitStack() as parts:
-
-        async def start(name: str) -> asyncio.subprocess.Process:
-            """A part of ours on the engines of the set under test."""
-            part = declared.processes[name]
-            schedulers = {layout.address("scheduler"): stack.layout.address("scheduler")}
-            command = tuple(schedulers.get(word, word) for word in part.command)
-            environment = {**part.environment, **own_engine_environment(stack.layout)}
-            process: asyncio.subprocess.Process = await parts.enter_async_context(
-                running(command, environment, layout.logs / f"{name}.log")
-            )
-            return process
-
-        ports = {app.name: app.values for app in load_apps()}
+    monkeypatch.setenv("ISA_CLOUD_CONSUL_ENABLED", "true")
+    monkeypatch.setenv("ISA_CLOUD_CONSUL_PORT", str(layout.port(CONSUL_PORT)))
+    async with replicas(stack, layout) as ours:
         # The adapter asks `users` for the keys of people's tokens: the one of the set under test.
-        await consul.register("users", stack.layout.port(ports["users"]["daprInternalGRPCPort"]))
-        await start(f"{CALLER}-dapr")
-        sidecar = await start(f"{ADAPTER}-dapr")
-        adapter = await start(ADAPTER)
+        await consul.register("users", stack.layout.port(APPS["users"]["daprInternalGRPCPort"]))
+        await ours.start(f"{CALLER}-dapr")
+        sidecar = await ours.start(f"{ADAPTER}-dapr")
+        adapter = await ours.start(ADAPTER)
 
-        # It registers at its start, where its sidecar's door is told too.
-        (instance,) = await consul.until(ADAPTER, is_passing)
+        # It registers at its start, and says where its sidecar answers.
+        both_pass = {"app": "passing", "sidecar": "passing"}
+        (instance,) = await consul.until(ADAPTER, lambda found: states(found) == both_pass)
         assert instance["Service"]["Address"] == "127.0.0.1"
-        assert instance["Service"]["Port"] == layout.port(ports[ADAPTER]["appPort"])
-        assert instance["Service"]["Meta"]["DAPR_PORT"] == str(layout.port(ports[ADAPTER]["daprInternalGRPCPort"]))
+        assert instance["Service"]["Port"] == ours.port(ADAPTER, "appPort")
+        assert instance["Service"]["Meta"]["DAPR_PORT"] == str(ours.port(ADAPTER, "daprInternalGRPCPort"))
 
         # Another sidecar finds it.
-        through = f"127.0.0.1:{layout.port(ports[CALLER]['daprGRPCPort'])}"
-        token = declared.processes[f"{CALLER}-dapr"].environment["DAPR_API_TOKEN"]
-        async with Isa(through, token=org.token, sidecar=True, sidecar_token=token) as isa:
+        address, token = ours.sidecar(CALLER)
+        async with Isa(address, token=org.token, sidecar=True, sidecar_token=token) as isa:
             await isa.logs.push([Entry("found by Consul", labels={"service": "shop"})])
             page = await isa.logs.query('{service="shop"}')
         assert [entry.line for entry in page.entries] == ["found by Consul"]

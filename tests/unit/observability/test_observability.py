@@ -102,6 +102,15 @@ def test_every_alert_is_tested() -> None:
     assert tested == set(alerts())
 
 
+@pytest.mark.ac("isa-cloud-prd:E7-US2:AC-2.3")
+def test_a_dashboard_shows_calls_errors_and_latency_of_every_app() -> None:
+    shown = [expression for place, expression in expressions() if place.startswith("rooms.json: ")]
+
+    for name in ("isa_requests_total", "isa_request_duration_seconds_bucket"):
+        assert any(name in expression and "service" in expression for expression in shown), name
+    assert any("code" in expression for expression in shown)
+
+
 @pytest.mark.ac("phase-v:A3.3:4")
 def test_dashboards_are_what_grafana_takes() -> None:
     documents = [json.loads(file.read_text()) for file in DASHBOARDS]
