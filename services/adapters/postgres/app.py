@@ -37,6 +37,7 @@ class Settings(RoomSettings):
     place_on: str = MAIN
     """The server that new organisations are placed on: `main`, or a name of `servers`."""
     app_port: int = Field(0, validation_alias="APP_PORT")
+    """The port of this adapter, as every app is told it."""
     advertise: str = ""
     """Where other replicas reach this one, host:port; 127.0.0.1 and the app port when empty."""
     rooms: frozenset[str] = frozenset({"users", "tasks", "notifications", "analytics", "audit"})
