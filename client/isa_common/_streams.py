@@ -22,7 +22,7 @@ from isa_common._coalesce import Coalescer
 from isa_common._contract import method
 from isa_common._sql import Acting, acting
 from isa_common._transport import Transport, error_of
-from isa_common.errors import IsaError, ResourceExhausted, Unavailable
+from isa_common.errors import DeadlineExceeded, IsaError, ResourceExhausted, Unavailable
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Streams"]
 _METHODS = {name: method(_SERVICE, name, capability="streams") for name in _SERVICE.methods_by_name}
@@ -30,7 +30,10 @@ _FOREVER = timedelta(0)
 _PORTION = 8 << 20
 """Bytes of requests that go out as one message."""
 _AHEAD = 1024
-"""Items that wait for who reads them; with more the service is asked to wait."""
+"""Items that wait for who reads them; with more, or with more bytes, the service is asked to wait."""
+_AHEAD_BYTES = 4 << 20
+_BEGIN = 10
+"""Seconds until the first answer of a call that does not end by itself."""
 _log = logging.getLogger("isa_common.streams")
 
 Item = TypeVar("Item")
@@ -246,6 +249,7 @@ class _Feed(Generic[Item, Response]):
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
+        self._size = 0
         self._changed = asyncio.Event()
         self._began = asyncio.Event()
         self._error: BaseException | None = None
@@ -257,6 +261,10 @@ class _Feed(Generic[Item, Response]):
 
     def _take(self, response: Response) -> Iterable[Item]:
         """The items of an answer."""
+        raise NotImplementedError
+
+    def _weigh(self, item: Item) -> int:
+        """The bytes of an item."""
         raise NotImplementedError
 
     def _lost(self) -> None:
@@ -271,11 +279,11 @@ class _Feed(Generic[Item, Response]):
                 await reader
 
     async def __aenter__(self) -> Self:
-        self._start()
-        await self._began.wait()
-        if self._error is not None:
+        try:
+            await self._begin()
+        except BaseException:
             await self.aclose()
-            raise self._error
+            raise
         return self
 
     async def __aexit__(
@@ -297,7 +305,7 @@ class _Feed(Generic[Item, Response]):
                 await self.aclose()
 
     async def __anext__(self) -> Item:
-        self._start()
+        await self._begin()
         while not self._items:
             if self._error is not None:
                 raise self._error
@@ -305,23 +313,36 @@ class _Feed(Generic[Item, Response]):
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        if len(self._items) <= _AHEAD:
-            self._changed.set()  # the reader may go on
-        return self._items.popleft()
+        item = self._items.popleft()
+        self._size -= self._weigh(item)
+        self._changed.set()  # the reader may go on
+        return item
 
-    def _start(self) -> None:
-        if self._reader is None and self._error is None and not self._began.is_set():
+    async def _begin(self) -> None:
+        """Begin the call, if that is not done, and wait until it is answered."""
+        if self._began.is_set():
+            return
+        if self._reader is None:
             self._reader = asyncio.create_task(self._read())
+        try:
+            async with asyncio.timeout(_BEGIN):
+                await self._began.wait()
+        except TimeoutError:
+            raise DeadlineExceeded("The service did not begin to answer in time.") from None
+        if self._error is not None:
+            raise self._error
 
     async def _read(self) -> None:
         try:
             while True:
                 try:
                     async for response in self._call():
-                        self._items.extend(self._take(response))
+                        for item in self._take(response):
+                            self._items.append(item)
+                            self._size += self._weigh(item)
                         self._began.set()
                         self._changed.set()
-                        while len(self._items) > _AHEAD:
+                        while len(self._items) > _AHEAD or self._size > _AHEAD_BYTES:
                             self._changed.clear()
                             await self._changed.wait()
                 except Unavailable:
@@ -356,6 +377,9 @@ class Subscription(_Feed[Message, pb.SubscribeResponse]):
         self.interruptions += response.interrupted
         return map(_message, response.messages)
 
+    def _weigh(self, item: Message) -> int:
+        return len(item.data)
+
     def _lost(self) -> None:
         self.interruptions += 1
 
@@ -369,6 +393,9 @@ class Replay(_Feed[Message, pb.ReplayResponse]):
 
     def _take(self, response: pb.ReplayResponse) -> Iterable[Message]:
         return map(_message, response.messages)
+
+    def _weigh(self, item: Message) -> int:
+        return len(item.data)
 
 
 class Watch(_Feed[KeyEntry, pb.WatchResponse]):
@@ -389,7 +416,7 @@ class Watch(_Feed[KeyEntry, pb.WatchResponse]):
     async def current(self) -> list[KeyEntry]:
         """Return the current values; what `async for` gives afterwards is new."""
         values: list[KeyEntry] = []
-        self._start()
+        await self._begin()
         while not self.is_current:
             if self._items:
                 values.append(await self.__anext__())
@@ -411,6 +438,9 @@ class Watch(_Feed[KeyEntry, pb.WatchResponse]):
             self._is_current_known = response.current_done
         return map(_entry, response.entries)
 
+    def _weigh(self, item: KeyEntry) -> int:
+        return len(item.value)
+
 
 class Consumption(_Feed[Delivery, pb.ConsumeResponse]):
     """Messages of a consumer. It goes on when the service was away: what is not settled comes again."""
@@ -428,6 +458,7 @@ class Consumption(_Feed[Delivery, pb.ConsumeResponse]):
         self._settlements: deque[pb.Settlement] = deque()
         self._said = asyncio.Event()
         self._is_closing = False
+        self._calls = 0
         self._confirming: dict[bytes, asyncio.Future[None]] = {}
 
     async def aclose(self) -> None:
@@ -439,12 +470,16 @@ class Consumption(_Feed[Delivery, pb.ConsumeResponse]):
         await super().aclose()
 
     def _call(self) -> AsyncIterator[pb.ConsumeResponse]:
-        return self._duplex(self._requests())
+        self._calls += 1
+        self._said.set()
+        return self._duplex(self._requests(self._calls))
 
-    async def _requests(self) -> AsyncIterator[pb.ConsumeRequest]:
+    async def _requests(self, call: int) -> AsyncIterator[pb.ConsumeRequest]:
         yield self._opening
         while True:
             await self._said.wait()
+            if call != self._calls:  # what is said now is for the call that came after
+                return
             self._said.clear()
             while self._settlements:
                 some = [self._settlements.popleft() for _ in range(min(len(self._settlements), 1000))]
@@ -464,7 +499,11 @@ class Consumption(_Feed[Delivery, pb.ConsumeResponse]):
             return ()
         return (_delivery(each, self._settle) for each in response.deliveries)
 
+    def _weigh(self, item: Delivery) -> int:
+        return 0  # `max_in_flight` is its bound, and what is settled must be read in time
+
     def _lost(self) -> None:
+        self._calls += 1  # what is said from now on waits for the next call
         for waiting in self._confirming.values():
             if not waiting.done():
                 waiting.set_exception(Unavailable("The service went away before it confirmed."))

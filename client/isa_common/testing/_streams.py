@@ -429,8 +429,8 @@ class MemoryStreams:
         wanted = _subject(request.filter_subject or ">", "filter_subject", is_filter=True)
         _check_start(request.start, "start")
         log = self._stream(caller, request.stream)
-        async for found, _ in _read(log, [wanted], request.start, follow=request.follow):
-            if found:
+        async for found, is_done in _read(log, [wanted], request.start, follow=request.follow):
+            if found or is_done:
                 yield pb.ReplayResponse(messages=[kept.message for kept in found])
 
     # Consumers.

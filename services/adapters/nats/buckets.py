@@ -77,15 +77,8 @@ class Buckets(Storage):
 
     async def get(self, caller: Caller, request: pb.GetRequest) -> pb.GetResponse:
         """Return the value of a key, or of one of its revisions."""
-        if request.revision:
-            at = _bucket(caller, request.bucket)
-            _key(caller, request.bucket, request.key)
-            found = self._entry(caller, request.bucket, await self.direct(at, {"seq": request.revision}))
-            if found.key != request.key:
-                raise NotFound("The key had no such revision.", field="revision")
-        else:
-            found = await self._last(caller, request.bucket, request.key)
-        if found.operation in ENDED:
+        found = await self._held(caller, request.bucket, request.key, request.revision)
+        if found is None or found.operation in ENDED:
             raise NotFound("No such key.", field="key")
         return pb.GetResponse(entry=found)
 
@@ -120,11 +113,11 @@ class Buckets(Storage):
         try:
             return pb.CreateResponse(revision=await self._put(caller, request, expected=0))
         except Aborted:
-            last = await self._last(caller, request.bucket, request.key)
-        if last.operation not in ENDED:
+            held = await self._held(caller, request.bucket, request.key)
+        if held is not None and held.operation not in ENDED:
             raise AlreadyExists("The key holds a value.", field="key")
         try:
-            return pb.CreateResponse(revision=await self._put(caller, request, expected=last.revision))
+            return pb.CreateResponse(revision=await self._put(caller, request, expected=held.revision if held else 0))
         except Aborted:
             raise AlreadyExists("The key holds a value.", field="key") from None
 
@@ -137,7 +130,10 @@ class Buckets(Storage):
         """Set a key that is still at a revision."""
         if not request.revision:
             raise InvalidArgument("The first revision is 1.", field="revision")
-        return pb.UpdateResponse(revision=await self._put(caller, request, expected=request.revision))
+        try:
+            return pb.UpdateResponse(revision=await self._put(caller, request, expected=request.revision))
+        except Aborted:
+            raise Aborted("The key is at another revision.", field="revision") from None
 
     async def update_many(self, caller: Caller, request: pb.UpdateManyRequest) -> pb.UpdateManyResponse:
         """Set keys that are still at a revision, each with its own outcome."""
@@ -236,13 +232,12 @@ class Buckets(Storage):
             raise NotFound("No such bucket.", field="bucket") from None
         return int(accepted(answer)["seq"])
 
-    async def _last(self, caller: Caller, bucket: str, key: str) -> pb.Entry:
-        """What a key holds now, or its end."""
-        try:
-            found = await self.direct(_bucket(caller, bucket), of=_key(caller, bucket, key))
-        except NotFound as error:
-            error.field = "key"
-            raise
+    async def _held(self, caller: Caller, bucket: str, key: str, revision: int = 0) -> pb.Entry | None:
+        """What a key holds, or its end; None when it never held anything, or not at this revision."""
+        at, of = _bucket(caller, bucket), _key(caller, bucket, key)
+        found = await (self.direct(at, {"seq": revision}) if revision else self.direct(at, of=of))
+        if found is None or (found.headers or {})["Nats-Subject"] != of:
+            return None
         return self._entry(caller, bucket, found)
 
     def _entry(self, caller: Caller, bucket: str, message: Msg) -> pb.Entry:

@@ -32,6 +32,8 @@ FETCHED_BYTES = 8 << 20
 SEVERAL = 100
 """Messages where the caller does not say how many."""
 LONGEST_WAIT = 60
+REMEMBERING = 2
+"""Seconds for a consumer to remember; it never answers about what it sent before a crash and forgot."""
 WORDS = {pb.SETTLED_ACK: b"+ACK", pb.SETTLED_NAK: b"-NAK", pb.SETTLED_TERM: b"+TERM", pb.SETTLED_IN_PROGRESS: b"+WPI"}
 
 
@@ -177,7 +179,7 @@ class Consumers:
     async def _settled(self, caller: Caller, settlement: pb.Settlement) -> pb.Remembered:
         inbox, word = self._word(caller, settlement)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(REMEMBERING):
                 await self._broker.connection.request(inbox, word)
         except NobodyListens:
             raise NotFound("The consumer of this message is gone.") from None

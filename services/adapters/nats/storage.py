@@ -128,8 +128,8 @@ class Storage:
         start = start_config(request.start, "start")
         subjects = [isolate(caller, Kind.SUBJECT, filtered)]
         async with aclosing(read(self._broker.connection, at, subjects, start, follow=request.follow)) as source:
-            async for taken, _ in source:
-                if taken:
+            async for taken, is_done in source:
+                if taken or is_done:
                     yield pb.ReplayResponse(messages=[_replayed(caller, message) for message in taken])
 
     async def stored(self, org: str) -> int:
@@ -157,23 +157,21 @@ class Storage:
         if len(found) >= most and all(each["config"]["name"] != physical for each in found):
             raise ResourceExhausted(f"An organisation may have {most} streams and buckets.")
 
-    async def direct(self, at: str, body: Mapping[str, Any] | None = None, *, of: str = "") -> Msg:
-        """One message of a stream, by what the body says or the last one of a subject."""
-        async with asyncio.timeout(30):
-            try:
-                answer = await self._broker.connection.request(
-                    f"$JS.API.DIRECT.GET.{at}" + (f".{of}" if of else ""), orjson.dumps(body) if body else b""
-                )
-            except nats.NobodyListens:
-                raise NotFound("No such stream or bucket.") from None
-        if code := nats.status(answer):
-            if code == "404":
-                raise NotFound("No such message.")
-            raise InvalidArgument("The broker cannot find a message by this.")
-        return answer
+    async def direct(self, at: str, body: Mapping[str, Any] | None = None, *, of: str = "") -> Msg | None:
+        """One message of a stream, by what the body says or the last one of a subject; None when there is none."""
+        try:
+            answer = await self._broker.connection.request(
+                f"$JS.API.DIRECT.GET.{at}" + (f".{of}" if of else ""), orjson.dumps(body) if body else b""
+            )
+        except nats.NobodyListens:
+            raise NotFound("No such stream or bucket.") from None
+        return None if nats.status(answer) == "404" else answer
 
     async def _message(self, caller: Caller, at: str, body: Mapping[str, Any]) -> pb.GetMessageResponse:
-        return pb.GetMessageResponse(message=stored(caller, await self.direct(at, body)))
+        found = await self.direct(at, body)
+        if found is None:
+            raise NotFound("No such message.")
+        return pb.GetMessageResponse(message=stored(caller, found))
 
     async def _info(self, at: str) -> dict[str, Any]:
         return await self._broker.connection.api(f"STREAM.INFO.{at}")
