@@ -69,7 +69,7 @@ async def clients(request: pytest.FixtureRequest, tmp_path: Path, opened: list[I
         return
     from services.adapters.qdrant.app import Settings, create_app
 
-    settings = Settings(folder=tmp_path, workers=2, spare=0, url=LOCAL if request.param == "server" else "")
+    settings = Settings(folder=tmp_path, workers=1, spare=0, url=LOCAL if request.param == "server" else "")
     async with serving(create_app(settings, FakeParts(Secrets({})))) as address:
         yield Clients(person=kept(partial(person, address)), workload=kept(partial(workload, address)))
 

@@ -27,7 +27,9 @@ from kernel import ErrorMap, log
 from services.adapters.qdrant.worker import LENGTH, Answer, Asked
 
 WAITING = 2048
-"""Frames that may wait for one worker."""
+"""Calls that may wait for one worker."""
+UNSENT = 64 << 20
+"""Bytes that may wait for one worker, beside those of one call."""
 START_WITHIN = 30.0
 
 _RESPONSES = {
@@ -92,9 +94,9 @@ class Worker(asyncio.Protocol):
         """Have calls done, in order."""
         if self._transport is None:
             await self.start()
-        if len(self._waiting) >= WAITING:
-            raise ResourceExhausted("Too many calls wait for the vectors.", retry_after=timedelta(milliseconds=100))
         assert self._transport is not None, "just started"
+        if len(self._waiting) >= WAITING or self._transport.get_write_buffer_size() > UNSENT:
+            raise ResourceExhausted("Too many calls wait for the vectors.", retry_after=timedelta(milliseconds=100))
         frame = marshal.dumps(list(calls))
         answer: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)

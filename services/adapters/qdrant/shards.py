@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy
 import orjson
 import qdrant_edge as edge
 
@@ -77,6 +76,21 @@ TOGETHER = 4096
 Outcome = pb.SearchResponse | IsaError
 
 
+class _Boolean:
+    """What the engine's library takes for a boolean: it takes Python's own for a number, and numpy's by their name."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value
+
+
+_Boolean.__module__, _Boolean.__name__ = "numpy", "bool_"
+
+
 class _Kit:
     """Filters in the words of the embedded engine."""
 
@@ -85,7 +99,7 @@ class _Kit:
 
     def value(self, field: str, value: str | int) -> edge.FieldCondition:
         if isinstance(value, bool):
-            value = numpy.bool_(value)  # type: ignore[assignment]  # the library takes Python's own for a number
+            return edge.FieldCondition(key=field, match=edge.MatchValue(_Boolean(value)))  # type: ignore[arg-type]
         return edge.FieldCondition(key=field, match=edge.MatchValue(value))
 
     def text(self, field: str, text: str) -> edge.FieldCondition:
