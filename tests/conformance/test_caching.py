@@ -221,7 +221,7 @@ def test_every_value_survives_the_round_trip(plant: Plant, leaf: Leaf) -> None:
 # Rate limits
 
 
-@pytest.mark.ac("platform:R11.4", "platform:R11.1")
+@pytest.mark.ac("platform:R11.4", "platform:R11.1", "platform:R5.3")
 @pytest.mark.parametrize("algorithm", Algorithm)
 async def test_a_limit_lets_so_many_pass(isa: Isa, algorithm: Algorithm) -> None:
     limiter = RateLimiter(isa.cache, "login", 3, window=timedelta(minutes=1), algorithm=algorithm)

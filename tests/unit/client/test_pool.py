@@ -74,6 +74,12 @@ async def test_a_ready_channel_is_looked_at_and_used(service: Service, isa: Isa)
     assert (service.calls, isa.reconnects, isa.outages) == (21, 0, 0)
 
 
+@pytest.mark.ac("isa-common-prd:NFR-001:1")
+async def test_the_first_call_needs_no_second(service: Service) -> None:
+    async with Isa(service.address, connect_timeout=timedelta(seconds=1), timeout=timedelta(seconds=1)) as isa:
+        assert (await isa.sql.execute("SELECT 1")).affected == 1
+
+
 @pytest.mark.ac("isa-common-prd:E1-US2:4", "isa-common-prd:E1-US1:3", "isa-common-prd:NFR-003:1")
 async def test_many_clients_and_tasks_make_one_connection(service: Service) -> None:
     clients = [Isa(service.address, token=f"token {n}") for n in range(20)]

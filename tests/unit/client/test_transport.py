@@ -363,6 +363,7 @@ async def test_callers_who_wait_in_vain_do_not_rebuild_in_turn() -> None:
         assert time.monotonic() - began < 1
 
 
+@pytest.mark.ac("isa-common-prd:NFR-001:2")
 async def test_a_look_at_the_health_takes_less_than_a_millisecond(isa: Isa) -> None:
     await isa.sql.execute("SELECT 1")
 
