@@ -37,7 +37,7 @@ def failure(error: asyncpg.PostgresError, sql: str, path: str, index: int) -> Is
     elif kind is InvalidArgument and position:
         failed = syntax_error(sql, str(error.message), position)
         failed.field = field
-    elif kind in (InvalidArgument, NotFound) or state.startswith("42"):
+    elif kind is not PermissionDenied and (kind in (InvalidArgument, NotFound) or state.startswith("42")):
         text = str(error.message)
         failed = kind(f"{text[:1].upper()}{text[1:]}.", field=field)
     else:

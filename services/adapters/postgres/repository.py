@@ -74,6 +74,15 @@ class Sql:
         self._limits = limits
         self._replicas = Replicas("isa.sql.v1.Sql")
 
+    @property
+    def address(self) -> str:
+        """Where other replicas reach this one."""
+        return self._names.address
+
+    @address.setter
+    def address(self, address: str) -> None:
+        self._names.address = address
+
     async def query(self, caller: Caller, request: sql_pb2.QueryRequest) -> AsyncIterator[sql_pb2.QueryResponse]:
         """Read rows, page by page."""
         place = await self._place(caller)
@@ -259,7 +268,7 @@ class Sql:
                     if bytes_left < 0:
                         raise ResourceExhausted("The result is too large: narrow the query, or read it in parts.")
                     for start in range(0, len(chunk), CHUNK):
-                        yield sql_pb2.CopyOutResponse(chunk=chunk[start : start + CHUNK])
+                        yield sql_pb2.CopyOutResponse(chunk=bytes(chunk[start : start + CHUNK]))
                 await copying
             finally:
                 if not copying.done():

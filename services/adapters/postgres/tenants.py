@@ -114,7 +114,7 @@ class Tenants:
             if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
                 await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 CONNECTION LIMIT 64")
             await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-            await admin.execute(f"GRANT CONNECT ON DATABASE {name} TO {name}")
+            await admin.execute(f"GRANT CONNECT, CREATE ON DATABASE {name} TO {name}")
         finally:
             await admin.close()
         database = await self._connect(server, name)
