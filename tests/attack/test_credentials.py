@@ -12,7 +12,7 @@ from tests.attack.credentials import NOBODY, NOT_ALLOWED, Credential, Signer, ba
 from tests.attack.surface import Rpc, requests
 from tests.attack.tenants import TENANCIES
 from tests.attack.values import Names
-from tests.conftest import SignUp
+from tests.conftest import PASSWORD, SignUp
 
 
 async def refused(wire: Wire, tally: Tally, rpcs: list[Rpc], credentials: list[Credential], names: Names) -> None:
@@ -54,6 +54,33 @@ async def test_a_viewer_changes_nothing(
 
 
 @pytest.mark.parametrize("capability", sorted(TENANCIES))
+async def test_a_suspended_user_reaches_nothing(
+    capability: str, wire: Wire, tally: Tally, signing: Signer, organisation: SignUp
+) -> None:
+    org = await organisation()
+    users = org.client("users")
+    invited = (await users.post("/v1/org/invitations", json={"email": f"g{org.user_id[5:]}@example.org"})).json()
+    body = {"token": invited["token"], "name": "Grace", "password": PASSWORD}
+    joined = (await users.post("/v1/invitations/accept", json=body)).json()
+    user = joined["user"]["id"]
+    assert (await users.put(f"/v1/org/members/{user}/suspension")).status_code == 200
+    fresh = signing.person(org.org_id, user)  # newer than the suspension
+    for token in (joined["access_token"], fresh):
+        suspended = Credential("a suspended user", {"authorization": f"Bearer {token}"}, NOT_ALLOWED)
+        await until_refused(wire, capability, suspended)
+        await refused(wire, tally, served(capability), [suspended], Names(org.org_id, user))
+
+
+async def until_refused(wire: Wire, capability: str, credential: Credential) -> None:
+    """Wait until an adapter has heard of it: within a second, everywhere."""
+    probe = served(capability)[0]
+    request = next(requests(probe, Names("org-x", "user-x").values()))
+    async with asyncio.timeout(10):
+        while (await wire.call(probe, request, credential.metadata)).code not in credential.expected:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("capability", sorted(TENANCIES))
 async def test_an_ended_session_reaches_nothing(
     capability: str, wire: Wire, tally: Tally, organisation: SignUp
 ) -> None:
@@ -61,9 +88,6 @@ async def test_an_ended_session_reaches_nothing(
     names = Names(org.org_id, org.user_id)
     ended = Credential("an ended session", {"authorization": f"Bearer {org.token}"}, NOBODY)
     assert (await org.client("users").post("/v1/logout")).status_code == 204
-    probe = served(capability)[0]
-    async with asyncio.timeout(10):  # told everywhere within a second
-        while (await wire.call(probe, next(requests(probe, names.values())), ended.metadata)).code not in NOBODY:
-            await asyncio.sleep(0.02)
+    await until_refused(wire, capability, ended)
 
     await refused(wire, tally, served(capability), [ended], names)

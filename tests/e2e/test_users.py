@@ -137,6 +137,7 @@ async def test_an_organisation_signs_up_and_its_owner_is_known_everywhere(world:
         "email": ada.email,
         "role": "owner",
         "created_at": "",
+        "suspended_at": None,
     }
     assert me["org"]["name"] == "Ada & Daughters"
     assert re.fullmatch(r"org-[a-z0-9]{1,32}", ada.org)
@@ -703,3 +704,35 @@ async def test_a_rotation_adds_a_key_and_refuses_nobody(world: World, stack: Sta
     assert [key["kid"] for key in after][:-1] == [key["kid"] for key in before]
     assert (await ada("GET", "/v1/me")).status_code == 200
     assert (await (await world.log_in(ada))("GET", "/v1/analytics/summary", room="analytics")).status_code == 200
+
+
+async def test_a_suspended_member_is_refused_everywhere_until_the_suspension_is_lifted(world: World) -> None:
+    ada = await world.owner()
+    grace, admin = await world.member(ada), await world.member(ada, role="admin")
+    path = f"/v1/org/members/{grace.id}/suspension"
+
+    suspended = await ada("PUT", path)
+    assert suspended.json()["suspended_at"], suspended.text
+    assert (await ada("PUT", path)).json() == suspended.json()
+    for room, asked in (("users", "/v1/me"), ("tasks", "/v1/tasks"), ("analytics", "/v1/analytics/summary")):
+        await becomes(403, lambda asked=asked, room=room: grace("GET", asked, room=room))
+    login = {"email": grace.email, "password": PASSWORD}
+    problem(await world.anyone.post("/v1/login", json=login), 403)
+    problem(await world.anyone.post("/v1/refresh", json={"refresh_token": grace.refresh_token}), 403)
+    assert (await ada("PATCH", f"/v1/org/members/{grace.id}", json={"role": "viewer"})).status_code == 200
+    await becomes(403, lambda: grace("GET", "/v1/me"))
+
+    assert (await admin("DELETE", path)).json()["suspended_at"] is None
+    again = await world.log_in(grace)
+    await becomes(200, lambda: again("GET", "/v1/me"))
+    assert (await world.anyone.post("/v1/refresh", json={"refresh_token": grace.refresh_token})).status_code == 200
+
+
+async def test_who_may_not_suspend_whom_is_told(world: World) -> None:
+    ada = await world.owner()
+    admin, grace = await world.member(ada, role="admin"), await world.member(ada)
+
+    problem(await ada("PUT", f"/v1/org/members/{ada.id}/suspension"), 409)
+    problem(await admin("PUT", f"/v1/org/members/{ada.id}/suspension"), 403)
+    problem(await grace("PUT", f"/v1/org/members/{admin.id}/suspension"), 403)
+    problem(await ada("PUT", "/v1/org/members/user-nobody/suspension"), 404)

@@ -67,6 +67,10 @@ class OnlyOwners(PermissionDenied):
     """Owners are made and unmade by owners."""
 
 
+class Suspended(PermissionDenied):
+    """A suspended member gets no token until the suspension is lifted."""
+
+
 class AlreadyMember(AlreadyExists):
     """Nobody joins twice."""
 
@@ -104,6 +108,19 @@ class Member:
     role: Role
     version: int
     created_at: datetime
+    suspended_at: datetime | None = None
+
+    def active(self) -> Member:
+        """Return the member, or refuse one who is suspended."""
+        if self.suspended_at is not None:
+            raise Suspended("This account is suspended. Its organisation's owner can lift that.")
+        return self
+
+    def suspended(self, *, by: Role, at: datetime | None) -> Member:
+        """Return the member suspended since a moment, or with None no longer; only owners touch owners."""
+        if self.role is Role.OWNER and by is not Role.OWNER:
+            raise OnlyOwners("Only an owner suspends an owner.")
+        return replace(self, suspended_at=at, version=self.version + 1)
 
     def with_role(self, role: Role, *, by: Role, owners: int) -> Member:
         """Return the member with another role, or refuse: only owners touch owners, and one stays."""

@@ -197,7 +197,7 @@ class AccessRoutes:
             if not await desk.is_right(login, shown, attempt) or login is None:
                 raise wrong
             caller = desk.as_user(login.org_id, login.user_id)
-            member = await desk.member(caller)
+            member = (await desk.member(caller)).active()
             narrowed = desk.narrowed(scopes, held=desk.permissions(member.role))
             session = desk.new_session(member, device=clean_device(device), scopes=narrowed, at=at)
             refresh_token = new_token("refresh")
@@ -235,6 +235,7 @@ class AccessRoutes:
             member = await desk.people.member(caller, session.user_id)
             if member is None:
                 raise SessionEnded("This session is over. Log in again.")
+            member.active()
             async with desk.parts.work(caller) as work:
                 desk.proofs.rotate(work, refreshed, used=used, new=digest(new))
                 work.emit(

@@ -124,6 +124,7 @@ class CredentialRoutes:
             member = await desk.people.member(caller, credential.user_id)
             if member is None:
                 raise wrong
+            member.active()
             narrowed = desk.narrowed(scopes, held=credential.scopes) if scopes else credential.scopes
             async with desk.parts.work(caller) as work:
                 desk.proofs.save_credential(work, credential)

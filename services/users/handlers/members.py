@@ -16,8 +16,8 @@ from isa.events import (
     UserAuthenticated,
     UserRegistered,
 )
-from isa_common import AlreadyExists, NotFound
-from kernel import Body, Caller, View, delete, get, patch, post
+from isa_common import AlreadyExists, FailedPrecondition, NotFound
+from kernel import Body, Caller, View, delete, get, patch, post, put
 from kernel.http import InvalidRequest
 from services.users.domain.access import clean_device, digest, new_token
 from services.users.domain.people import (
@@ -269,7 +269,7 @@ class MemberRoutes:
             after = before.with_role(body.role, by=acting, owners=await desk.people.owners(caller))
             async with desk.parts.work(caller) as work:
                 desk.people.count_change(work, org)
-                desk.people.save_role(work, after)
+                desk.people.save(work, after)
                 work.emit(
                     OrgMemberRoleChanged(
                         aggregate_id=org.id,
@@ -284,13 +284,23 @@ class MemberRoutes:
                         aggregate_id=after.id,
                         aggregate_version=after.version,
                         kind="user",
-                        state="active",
+                        state="suspended" if after.suspended_at else "active",
                         not_before=at,
                     )
                 )
             return after
 
         return UserView.of(await desk.raced(change))
+
+    @put("/v1/org/members/{user_id}/suspension", permission="users.admin")
+    async def suspend(self, caller: Caller, user_id: str) -> UserView:
+        """Refuse a member's tokens and log-ins everywhere within a second, and keep the account."""
+        return await self._suspend(caller, user_id, at=self.desk.parts.clock())
+
+    @delete("/v1/org/members/{user_id}/suspension", permission="users.admin")
+    async def lift_suspension(self, caller: Caller, user_id: str) -> UserView:
+        """Let a suspended member in again."""
+        return await self._suspend(caller, user_id, at=None)
 
     @delete("/v1/org/members/{user_id}", permission="users.admin", status=204)
     async def remove_member(self, caller: Caller, user_id: str) -> None:
@@ -303,6 +313,26 @@ class MemberRoutes:
         """Leave the organisation, which deletes the caller's account. The last owner cannot."""
         self.desk.person(caller)
         await self._remove(caller, caller.user)
+
+    async def _suspend(self, caller: Caller, user_id: str, *, at: datetime | None) -> UserView:
+        desk = self.desk
+        if desk.person(caller).user == user_id:
+            raise FailedPrecondition("Nobody suspends themselves: ask another owner or admin.", field="user_id")
+
+        async def suspend() -> Member:
+            before = await self._member(caller, user_id)
+            if (before.suspended_at is None) is (at is None):
+                return before
+            after = before.suspended(by=await self._role_of(caller), at=at)
+            state = "active" if at is None else "suspended"
+            async with desk.parts.work(caller) as work:
+                desk.people.save(work, after)
+                work.emit(
+                    ControlChanged(aggregate_id=after.id, aggregate_version=after.version, kind="user", state=state)
+                )
+            return after
+
+        return UserView.of(await desk.raced(suspend))
 
     async def _remove(self, caller: Caller, user_id: str) -> None:
         desk = self.desk

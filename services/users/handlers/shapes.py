@@ -53,6 +53,7 @@ class UserView(View):
     email: str
     role: Role
     created_at: datetime
+    suspended_at: datetime | None
 
     @staticmethod
     def of(member: Member) -> UserView:

@@ -11,7 +11,7 @@ from kernel import Caller
 from kernel.work import Work
 from services.users.domain.people import Invitation, Member, Org, Role, email_key
 
-MEMBER = "user_id, org_id, name, email, role, version, created_at"
+MEMBER = "user_id, org_id, name, email, role, version, created_at, suspended_at"
 INVITATION = "id, org_id, email, role, invited_by, created_at, expires_at"
 
 
@@ -34,6 +34,7 @@ def _member(row: Row) -> Member:
         role=Role(row["role"]),
         version=row["version"],
         created_at=row["created_at"],
+        suspended_at=row["suspended_at"],
     )
 
 
@@ -107,7 +108,7 @@ class People:
     def add_member(self, work: Work, member: Member, password_hash: str) -> None:
         """Add a member with a log-in."""
         work.add(
-            f"INSERT INTO members ({MEMBER}) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            f"INSERT INTO members ({MEMBER}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             member.id,
             member.org_id,
             member.name,
@@ -115,6 +116,7 @@ class People:
             member.role.value,
             member.version,
             member.created_at,
+            member.suspended_at,
         )
         work.add(
             "INSERT INTO logins (user_id, org_id, email_key, password_hash, changed_at) VALUES ($1, $2, $3, $4, $5)",
@@ -125,12 +127,13 @@ class People:
             member.created_at,
         )
 
-    def save_role(self, work: Work, member: Member) -> None:
+    def save(self, work: Work, member: Member) -> None:
         """Write a member's next version."""
         work.add(
-            "UPDATE members SET role = $2, version = $3 WHERE user_id = $1 AND version = $3 - 1",
+            "UPDATE members SET role = $2, suspended_at = $3, version = $4 WHERE user_id = $1 AND version = $4 - 1",
             member.id,
             member.role.value,
+            member.suspended_at,
             member.version,
             expect_rows=1,
         )
