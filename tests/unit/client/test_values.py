@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -92,11 +93,15 @@ def test_what_is_public_is_listed_and_sorted() -> None:
     assert set(isa_common.__all__) == public - {"annotations"}
 
 
-@pytest.mark.parametrize("name", ["Isa", "Sql", "Logs"])
-def test_no_generated_type_is_in_a_public_signature(name: str) -> None:
-    for method, function in inspect.getmembers(getattr(isa_common, name), inspect.isfunction):
+@pytest.mark.parametrize(
+    "kind", [kind for name in isa_common.__all__ if inspect.isclass(kind := getattr(isa_common, name))]
+)
+def test_no_generated_type_is_in_a_public_signature(kind: type) -> None:
+    for method, function in inspect.getmembers(kind, inspect.isfunction):
         if not method.startswith("_"):
-            assert "pb2" not in str(inspect.signature(function))
+            assert not re.search(r"\bpb\.|_pb2\b", str(inspect.signature(function))), method
+    for field, annotation in getattr(kind, "__annotations__", {}).items():
+        assert field.startswith("_") or not re.search(r"\bpb\.|_pb2\b", str(annotation)), field
 
 
 def test_every_code_of_the_wire_has_a_class() -> None:
