@@ -709,13 +709,15 @@ def _allowance(allowed: bool, remaining: int, retry_after: float, reset_after: f
 
 def _glob(pattern: str) -> re.Pattern[str]:
     """A channel pattern as a regular expression."""
-    parts = re.findall(r"\\.|\[\^?(?:\\.|[^\]\\])*\]?|.", pattern, re.DOTALL)
-    return re.compile("".join(map(_glob_part, parts)), re.DOTALL)
+    tokens = re.findall(r"\\.|\[\^?(?:\\.|[^\]\\])*\]?|.", pattern, re.DOTALL)
+    first, *between = "".join(map(_glob_part, tokens)).split("\0")
+    last = f".*{between.pop()}" if between else ""
+    return re.compile(first + "".join(f"(?>.*?{each})" for each in between) + last, re.DOTALL)
 
 
 def _glob_part(part: str) -> str:
     if part in ("*", "?"):
-        return ".*" if part == "*" else "."
+        return "\0" if part == "*" else "."
     if part[0] == "\\" and len(part) == 2:
         return re.escape(part[1])
     if part[0] != "[":

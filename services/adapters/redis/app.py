@@ -36,7 +36,7 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
         return Redis(
             settings.host,
             settings.port,
-            name=f"{parts.name}-messages",
+            name="isa-cache-messages",
             password=password,
             timeout=settings.timeout,
             on_push=on_push,
@@ -44,7 +44,7 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
         )
 
     redis = Redis(
-        settings.host, settings.port, name=parts.name, password=password, timeout=settings.timeout, scripts=ALL
+        settings.host, settings.port, name="isa-cache", password=password, timeout=settings.timeout, scripts=ALL
     )
     cache = Cache(redis, Channels(connect), parts)
     return Adapter(service="isa.cache.v1.Cache", implementation=cache, errors=ERRORS)

@@ -119,57 +119,36 @@ def _bound(begins: str) -> bytes:
     return hashlib.blake2b(begins.encode(), digest_size=8).digest()
 
 
-class Pattern:
-    r"""A pattern of channel names: `*`, `?`, `[a-z]`, `[^a-z]` and `\`, as Redis has them.
+def pattern(text: str) -> tuple[str, re.Pattern[str]]:
+    r"""What every name begins with that fits a pattern, and the pattern: `*`, `?`, `[a-z]`, `[^a-z]` and `\`.
 
-    Matched here and not by Redis, whose matching of a pattern with many `*` can take longer than anyone may hold it.
+    Names are matched here and not by Redis, whose matching of a pattern with many `*` can take longer than anyone may
+    hold it: what stands between two `*` is found as early as it can be, and never looked for again.
     """
-
-    def __init__(self, text: str) -> None:
-        self.head = ""
-        """What every name begins with that fits."""
-        self._parts: list[tuple[re.Pattern[str], int]] = []
-        """What stands between the `*`: each of a fixed length."""
-        part, length, is_literal = "", 0, True
-        index = 0
-        while index < len(text):
-            character = text[index]
-            index += 1
-            if character == "*":
-                self._parts.append((re.compile(part, re.DOTALL), length))
-                part, length, is_literal = "", 0, False
-                continue
-            length += 1
-            if character == "?":
-                part, is_literal = part + ".", False
-                continue
-            if character == "[":
-                members, index = _members(text, index)
-                part, is_literal = part + members, False
-                continue
+    parts, head, index, is_literal = [""], "", 0, True
+    while index < len(text):
+        character = text[index]
+        index += 1
+        if character == "*":
+            parts.append("")
+            is_literal = False
+        elif character == "?":
+            parts[-1] += "."
+            is_literal = False
+        elif character == "[":
+            members, index = _members(text, index)
+            parts[-1] += members
+            is_literal = False
+        else:
             if character == "\\" and index < len(text):
                 character = text[index]
                 index += 1
-            part += re.escape(character)
+            parts[-1] += re.escape(character)
             if is_literal:
-                self.head += character
-        self._parts.append((re.compile(part, re.DOTALL), length))
-
-    def fits(self, name: str) -> bool:
-        """Whether a name fits: the parts between the `*` are found one after the other, each as early as it can be."""
-        first, length = self._parts[0]
-        if not first.match(name):
-            return False
-        if len(self._parts) == 1:
-            return len(name) == length
-        at = length
-        for part, _ in self._parts[1:-1]:
-            found = part.search(name, at)
-            if found is None:
-                return False
-            at = found.end()
-        last, length = self._parts[-1]
-        return len(name) - length >= at and last.match(name, len(name) - length) is not None
+                head += character
+    first, *between = parts
+    last = f".*{between.pop()}" if between else ""
+    return head, re.compile(first + "".join(f"(?>.*?{part})" for part in between if part) + last, re.DOTALL)
 
 
 def _members(text: str, index: int) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from isa.cache.v1 import cache_pb2
 from kernel import Caller, IsaError, Parts, Unavailable, concerns
-from services.adapters.redis.codec import CHANNEL, Pattern, isolate, literal, tenant
+from services.adapters.redis.codec import CHANNEL, isolate, literal, pattern, tenant
 from services.adapters.redis.connection import AGAIN, Redis
 from services.adapters.redis.part import Part, fit, permit
 
@@ -78,26 +78,26 @@ class Channels:
     async def listen(self, begins: str, fits: Callable[[str], bool]) -> AsyncIterator[Listener]:
         """Listen, from when this is entered on, to the channels that begin so and fit."""
         link = await self.redis.link()
-        pattern, listener = f"{literal(begins)}*".encode(), Listener(fits)
-        listeners = self._listeners.setdefault(pattern, set())
+        names, listener = f"{literal(begins)}*".encode(), Listener(fits)
+        listeners = self._listeners.setdefault(names, set())
         if not listeners:
-            link.tell("PSUBSCRIBE", pattern)
+            link.tell("PSUBSCRIBE", names)
         listeners.add(listener)
         try:
             await link.send("PING")  # answered after the subscription
             yield listener
         finally:
             listeners.discard(listener)
-            if not listeners and self._listeners.get(pattern) is listeners:
-                del self._listeners[pattern]
-                link.tell("PUNSUBSCRIBE", pattern)
+            if not listeners and self._listeners.get(names) is listeners:
+                del self._listeners[names]
+                link.tell("PUNSUBSCRIBE", names)
 
     def _deliver(self, push: list[Any]) -> None:
         if push[0] != b"pmessage":
             return
-        _, pattern, channel, data = push
+        _, names, channel, data = push
         name = channel.decode()
-        for listener in self._listeners.get(pattern, ()):
+        for listener in self._listeners.get(names, ()):
             if listener.fits(name):
                 listener.take(name, data)
 
@@ -133,11 +133,11 @@ class Messages(Part):
         wanted = set(isolate(caller, request.scope, channels, kind=CHANNEL, field="channels", is_many=True))
         isolate(caller, request.scope, patterns, kind=CHANNEL, field="patterns", is_many=True)
         concerns(*channels, *patterns)
-        globs = [Pattern(pattern) for pattern in patterns]
-        begins = os.path.commonprefix([*channels, *(glob.head for glob in globs)])  # noqa: RUF071 -- of text, no path
+        globs = [pattern(each) for each in patterns]
+        begins = os.path.commonprefix([*channels, *(beginning for beginning, _ in globs)])  # noqa: RUF071 -- of text, no path
 
         def fits(name: str) -> bool:
-            return name in wanted or any(glob.fits(name[len(head) :]) for glob in globs)
+            return name in wanted or any(glob.fullmatch(name, len(head)) for _, glob in globs)
 
         async with self._channels.listen(head + begins, fits) as listener:
             yield cache_pb2.SubscribeResponse()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from services.adapters.redis.connection import Redis
 from services.adapters.redis.scripts import WEIGH
 
 STEP = 200
 """Names that one step weighs, so that no other command waits for long."""
-REST = 3.0
+REST = 1.0
 """How many times as long as a step the sweep rests after it."""
-FRESH = 1.0
-"""Seconds between sweeps at least."""
 PATIENCE = 5.0
-"""Seconds after which who asks gets the figure of the sweep before."""
+"""Seconds after which who asks gets the figure of the sweep before, where there are that many names."""
 
 
 class Stored:
@@ -24,17 +23,17 @@ class Stored:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._bytes: dict[str, int] = {}
-        self._swept_at = float("-inf")
         self._sweeping: asyncio.Task[None] | None = None
 
     async def of(self, org: str) -> int:
-        """Bytes that an organisation holds."""
-        if time.monotonic() - self._swept_at > FRESH:
-            if self._sweeping is None or self._sweeping.done():
-                self._sweeping = asyncio.create_task(self._sweep())
-            await asyncio.wait([self._sweeping], timeout=PATIENCE)
-            if self._sweeping.done():
-                self._sweeping.result()
+        """Bytes that an organisation holds, by a sweep that began after this was asked."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                if self._sweeping is not None:
+                    await asyncio.wait([self._sweeping])
+                if self._sweeping is None or self._sweeping.done():
+                    self._sweeping = asyncio.create_task(self._sweep())
+                await asyncio.shield(self._sweeping)
         return self._bytes.get(org, 0)
 
     def stop(self) -> None:
@@ -53,4 +52,4 @@ class Stored:
             if cursor == b"0":
                 break
             await asyncio.sleep((time.monotonic() - began) * REST)
-        self._bytes, self._swept_at = found, time.monotonic()
+        self._bytes = found
