@@ -292,6 +292,8 @@ class Transport:
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
+            for ended in [each for each in self._links if each.is_closed()]:
+                del self._links[ended]
             link = self._links[loop] = _join(loop, self.address, self._root_certificate)
         return link
 
@@ -310,7 +312,7 @@ class Transport:
             try:
                 response = await link.callable(method)(request, timeout=attempts.left(), metadata=metadata)
             except _FAILURES as failure:
-                await self._failed(failure, link, breaker, attempts)
+                await self._failed(failure, breaker, attempts)
             else:
                 breaker.record(Code.OK)
                 return response
@@ -335,7 +337,7 @@ class Transport:
                     has_answers = True
                     yield response
             except _FAILURES as failure:
-                await self._failed(failure, link, breaker, attempts, is_final=has_answers)
+                await self._failed(failure, breaker, attempts, is_final=has_answers)
             else:
                 breaker.record(Code.OK)
                 return
@@ -363,7 +365,7 @@ class Transport:
             except _FAILURES as failure:
                 failure = sending.told or failure
                 sending.check()
-                await self._failed(failure, link, breaker, attempts, is_final=sending.is_taken)
+                await self._failed(failure, breaker, attempts, is_final=sending.is_taken)
             else:
                 breaker.record(Code.OK)
                 return response
@@ -397,7 +399,7 @@ class Transport:
             except _FAILURES as failure:
                 failure = sending.told or failure
                 sending.check()
-                await self._failed(failure, link, breaker, attempts, is_final=sending.is_taken or has_answers)
+                await self._failed(failure, breaker, attempts, is_final=sending.is_taken or has_answers)
             else:
                 breaker.record(Code.OK)
                 return
@@ -449,7 +451,7 @@ class Transport:
         return tuple(metadata)
 
     async def _failed(
-        self, failure: BaseException, link: Link, breaker: Breaker, attempts: _Attempts, *, is_final: bool = False
+        self, failure: BaseException, breaker: Breaker, attempts: _Attempts, *, is_final: bool = False
     ) -> None:
         """Return when a call is to be tried again, else raise its error."""
         is_unsent = False
@@ -462,8 +464,7 @@ class Transport:
                 if task is None or task.cancelling():
                     raise failure
                 error = _unreached(attempts.request_id)  # the channel was replaced, and its calls ended
-            case _:  # the channel was closed before this call was sent
-                link.rebuild()
+            case _:  # the channel was closed before this call was sent; the next attempt finds a new one
                 error, is_unsent = _unreached(attempts.request_id), True
         if is_final:
             raise error from None
