@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Self
 
 from isa_common._cache import Cache
 from isa_common._logs import Logs
 from isa_common._objects import Objects
+from isa_common._routed import Routed
 from isa_common._sql import Sql
 from isa_common._streams import Streams
 from isa_common._transport import MetadataSource, TokenSource, Transport
@@ -29,14 +30,14 @@ _APP_IDS = {
 
 
 class Isa:
-    """The infrastructure API of isA Cloud, over a Dapr sidecar or straight at an adapter.
+    """The infrastructure API of isA Cloud, over a Dapr sidecar or straight at the adapters.
 
     Nothing is connected before the first call. Clients of one address share one channel.
     """
 
     def __init__(
         self,
-        target: str,
+        target: str | Mapping[str, str],
         *,
         token: str | TokenSource = "",
         sidecar: bool = False,
@@ -49,12 +50,13 @@ class Isa:
     ) -> None:
         """Prepare a client; `token` is a JWT, or a coroutine function that returns a fresh one.
 
+        `target` is `host:port` of an adapter, or a mapping that has one a capability: `{"cache": "localhost:50055"}`.
         With `sidecar`, `target` is a sidecar's gRPC address and each capability is found by its app-id;
         `app_ids` replaces those of a set that names them otherwise. `metadata` gives what goes along with
         each call, such as `traceparent`. With `root_certificate` the connection is TLS.
         """
-        self._transport = Transport(
-            target,
+        connect = partial(
+            Transport,
             token=token,
             timeout=timeout,
             connect_timeout=connect_timeout,
@@ -63,6 +65,7 @@ class Isa:
             sidecar_token=sidecar_token,
             root_certificate=root_certificate,
         )
+        self._transport = connect(target) if isinstance(target, str) else Routed(target, connect)
 
     @cached_property
     def cache(self) -> Cache:
