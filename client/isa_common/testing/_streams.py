@@ -1001,6 +1001,12 @@ def _overlap(left: str, right: str) -> bool:
     return len(one) == len(other)
 
 
+def _apart(filters: Sequence[str], field: str) -> None:
+    for index, one in enumerate(filters):
+        if any(_overlap(one, other) for other in filters[:index]):
+            raise InvalidArgument("Two of these take the same subject.", field=field)
+
+
 def _of(logs: dict[str, _Log], name: str, field: str | None = None) -> _Log:
     if name not in logs:
         raise NotFound("No such stream or bucket.", field=field)
@@ -1071,6 +1077,7 @@ def _stream_config(given: pb.StreamConfig) -> pb.StreamConfig:
         raise InvalidArgument("A stream takes 1 to 64 subjects.", field="config.subjects")
     for index, text in enumerate(given.subjects):
         _subject(text, f"config.subjects[{index}]", is_filter=True)
+    _apart(given.subjects, "config.subjects")
     age = _duration(given.max_age, "config.max_age", least=SECOND // 10)
     window = _duration(given.duplicate_window, "config.duplicate_window", least=SECOND // 10)
     if age and window > age:
@@ -1109,9 +1116,7 @@ def _consumer_config(given: pb.ConsumerConfig) -> pb.ConsumerConfig:
     _check_start(given.start, "config.start")
     for index, text in enumerate(given.filter_subjects):
         _subject(text, f"config.filter_subjects[{index}]", is_filter=True)
-    for index, one in enumerate(given.filter_subjects):
-        if any(_overlap(one, other) for other in given.filter_subjects[:index]):
-            raise InvalidArgument("The filters of one consumer must not overlap.", field="config.filter_subjects")
+    _apart(given.filter_subjects, "config.filter_subjects")
     config = pb.ConsumerConfig(
         name=_name(given.name, "config.name"),
         filter_subjects=given.filter_subjects,

@@ -107,6 +107,22 @@ def subject(text: str, field: str, *, is_filter: bool = False) -> str:
     return text
 
 
+def apart(filters: Sequence[str], field: str) -> None:
+    """Refuse filters of which two take the same subject."""
+    for index, one in enumerate(filters):
+        if any(_overlap(one.split("."), other.split(".")) for other in filters[:index]):
+            raise InvalidArgument("Two of these take the same subject.", field=field)
+
+
+def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:
+    for each, its in zip(one, other, strict=False):
+        if ">" in (each, its):
+            return True
+        if each != its and "*" not in (each, its):
+            return False
+    return len(one) == len(other)
+
+
 def name(text: str, field: str) -> str:
     """A well-formed name of a stream, consumer, bucket or group."""
     if not NAME.fullmatch(text):
@@ -320,6 +336,7 @@ def stream_config(
         isolate(caller, Kind.SUBJECT, subject(text, f"config.subjects[{index}]", is_filter=True))
         for index, text in enumerate(config.subjects)
     ]
+    apart(config.subjects, "config.subjects")
     age = nanoseconds(config.max_age, "config.max_age", least=SHORTEST_AGE)
     window = nanoseconds(config.duplicate_window, "config.duplicate_window", least=SHORTEST_AGE)
     if age and window > age:
@@ -447,6 +464,7 @@ def consumer_config(caller: Caller, config: pb.ConsumerConfig) -> dict[str, Any]
         isolate(caller, Kind.SUBJECT, subject(text, f"config.filter_subjects[{index}]", is_filter=True))
         for index, text in enumerate(filters)
     ]
+    apart(config.filter_subjects, "config.filter_subjects")
     if not subjects and begin["deliver_policy"] == "last_per_subject":
         subjects = [isolate(caller, Kind.SUBJECT, ">")]
     consumer = name(config.name, "config.name")
@@ -518,7 +536,6 @@ _REFUSALS: dict[int, Callable[[], IsaError]] = {
     10099: lambda: FailedPrecondition("A work queue has one consumer a message.", field="config.filter_subjects"),
     10100: lambda: FailedPrecondition("A work queue has one consumer a message.", field="config.filter_subjects"),
     10101: lambda: FailedPrecondition("A consumer of a work queue begins with all.", field="config.start"),
-    10138: lambda: InvalidArgument("The filters of one consumer must not overlap.", field="config.filter_subjects"),
     10052: lambda: InvalidArgument("The configuration contradicts itself, or what is there.", field="config"),
 }
 
