@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from isa.vectors.v1 import vectors_pb2 as pb
 from isa_common import (
     DeadlineExceeded,
     FailedPrecondition,

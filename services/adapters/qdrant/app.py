@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from kernel import Adapter, Parts, RoomSettings, Seconds
 from services.adapters.qdrant.embedded import Embedded
@@ -17,8 +17,8 @@ class Settings(RoomSettings):
 
     url: str = ""
     """A Qdrant server; empty: the embedded engine."""
-    api_key: SecretStr = SecretStr("")
-    """What the server wants to see."""
+    key_secret: str = ""
+    """Name of the secret that holds the server's API key; empty: it wants none."""
     timeout: Seconds = timedelta(seconds=30)
     """How long a server may take for one answer."""
     folder: Path = Path(".isa/data/qdrant")
@@ -39,7 +39,11 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
         from services.adapters.qdrant.server import Server  # a large library, of use only here
 
         backend: Embedded | Server = Server(
-            settings.url, key=settings.api_key, timeout=settings.timeout, collections=settings.collections
+            settings.url,
+            secret=parts.secrets.get,
+            key=settings.key_secret,
+            timeout=settings.timeout,
+            collections=settings.collections,
         )
     else:
         backend = Embedded(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import orjson
 from google.protobuf.message import Message
-from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -161,9 +160,12 @@ class Server:
     CAPABILITIES: frozenset[str] = frozenset({"indexes", "replicas", "approximate"})
     ERRORS: ClassVar[ErrorMap] = {UnexpectedResponse: _of_status, ResponseHandlingException: _unreached}
 
-    def __init__(self, url: str, *, key: SecretStr, timeout: timedelta, collections: int) -> None:
+    def __init__(
+        self, url: str, *, secret: Callable[[str], Awaitable[str]], key: str, timeout: timedelta, collections: int
+    ) -> None:
         self._url = url
-        self._key = key.get_secret_value() or None
+        self._secret = secret
+        self._key = key
         self._timeout = int(timeout.total_seconds())
         self._collections_most = collections
         self._client: AsyncQdrantClient | None = None
@@ -171,8 +173,9 @@ class Server:
 
     async def start(self) -> None:
         """Open the client; it connects when it is used."""
+        key = await self._secret(self._key) if self._key else None
         self._client = AsyncQdrantClient(
-            location=self._url, api_key=self._key, timeout=self._timeout, check_compatibility=False
+            location=self._url, api_key=key, timeout=self._timeout, check_compatibility=False
         )
 
     async def stop(self) -> None:
