@@ -36,7 +36,7 @@ $(VENV)/synced: $(BIN)/uv uv.lock pyproject.toml client/pyproject.toml
 setup: $(VENV)/synced ## Set up: virtual environment from uv.lock, engines into the cache (the first time: minutes)
 	@$(ISA) setup
 
-setup-tests: $(VENV)/synced ## The same, and what only tests run: promtool
+setup-tests: $(VENV)/synced ## The same, and what only tests run: promtool, Consul
 	@$(ISA) setup --tests
 
 run: $(VENV)/synced ## Set up, start everything, tell the story, stay up with a table of the parts (Ctrl-C stops all)
