@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from isa_common import Isa, IsaError, Unavailable
+from isa_common import DeadlineExceeded, Isa, IsaError, Unavailable
 from runtime.layout import CHECKOUT
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
@@ -50,8 +51,15 @@ class Seen:
         self.last_answer = time.monotonic()
 
 
+def free_port() -> int:
+    """A port that nobody listens on, to be used again and again."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @asynccontextmanager
-async def server(port: int, log: Path) -> AsyncIterator[None]:
+async def server(port: int, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """A child that serves, and is killed at the end."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -65,7 +73,7 @@ async def server(port: int, log: Path) -> AsyncIterator[None]:
     try:
         assert child.stdout is not None
         assert await child.stdout.readline() == b"ready\n"
-        yield
+        yield child
     finally:
         child.kill()
         await child.wait()
@@ -95,9 +103,7 @@ async def keep_calling(isa: Isa, seen: Seen, numbers: count[int]) -> None:
 @pytest.mark.ac("isa-common-prd:NFR-002:3", "isa-common-prd:E3-US2:1", "isa-common-prd:E3-US2:4")
 async def test_a_server_that_is_killed_again_and_again(tmp_path: Path) -> None:
     log = tmp_path / "written"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     seen, numbers = Seen(), count()
     recoveries = []
     token = json.dumps({"org": "org-a", "user": "user-1"})
@@ -129,3 +135,20 @@ async def test_a_server_that_is_killed_again_and_again(tmp_path: Path) -> None:
     assert set(written) <= set(seen.done) | set(seen.unknown)
     assert outages == KILLS
     assert reconnects <= outages + 1  # the server was not up when the calls began
+
+
+async def test_a_server_that_hangs(tmp_path: Path) -> None:
+    port = free_port()
+    token = json.dumps({"org": "org-a", "user": "user-1"})
+    async with server(port, tmp_path / "written") as child, Isa(f"127.0.0.1:{port}", token=token) as isa:
+        await isa.cache.get("a")
+        os.kill(child.pid, signal.SIGSTOP)
+        hung = await asyncio.gather(
+            *(isa.cache.get(str(n), timeout=timedelta(milliseconds=300 + n)) for n in range(TASKS)),
+            return_exceptions=True,
+        )
+        os.kill(child.pid, signal.SIGCONT)
+
+        assert {type(error) for error in hung} == {DeadlineExceeded}
+        assert await isa.cache.get("a", timeout=DEADLINE) == b"a"
+        assert isa.reconnects == 0

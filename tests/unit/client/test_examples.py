@@ -23,7 +23,7 @@ PAGES = [
     ROOT / "client" / "README.md",
     *(
         page
-        for name in ("client", "testing", "cache", "sql", "streams", "objects", "vectors", "logs", "usage")
+        for name in ("client", "testing", "cache", "sql", "streams", "objects", "vectors", "logs", "limits")
         if (page := ROOT / "docs" / "guides" / f"{name}.md").exists()
     ),
 ]
