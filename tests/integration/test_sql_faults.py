@@ -1,0 +1,225 @@
+"""SQL while PostgreSQL is killed, hung or full: with a server of this file's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from isa_common import Aborted, DeadlineExceeded, IsaError, ResourceExhausted, Sql, Unavailable
+from runtime import postgres
+from runtime.engines import Engines, load_engines
+from runtime.layout import Layout, layout_from_environment
+from tests.conformance.conftest import FakeParts, Secrets, person, serving
+
+SECOND = timedelta(seconds=1)
+PATIENCE = 30
+"""Seconds for what must happen; nothing is asserted about how long it took."""
+SECRETS = {
+    "postgres-superuser": "super",
+    "postgres-tenants-admin": "admin",
+    "postgres-tenant-master-key": "key",
+}
+CONNECTIONS = 12
+
+
+class Server:
+    """A PostgreSQL on a port and a folder of its own."""
+
+    def __init__(self, layout: Layout) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.layout = layout
+        self.engines = Engines(layout, load_engines())
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it takes logins."""
+        who = postgres.account()
+        identity = {"user": who.uid, "group": who.gid, "extra_groups": ()} if who.name is not None else {}
+        self._process = await asyncio.create_subprocess_exec(
+            str(postgres.binaries(self.engines) / "bin" / "postgres"), "-D", str(postgres.data_folder(self.layout)),
+            "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+            "-c", f"max_connections={CONNECTIONS}", "-c", "shared_buffers=16MB", "-c", "temp_file_limit=8MB",
+            cwd="/", start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, **identity,
+        )  # fmt: skip
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await (await self.login()).close()
+                except (OSError, asyncpg.PostgresError):
+                    await asyncio.sleep(0.05)
+                else:
+                    return
+
+    async def login(self) -> asyncpg.Connection:
+        """Connect as its superuser."""
+        return await asyncpg.connect(
+            host="127.0.0.1", port=self.port, user="isa", password=SECRETS["postgres-superuser"], database="postgres"
+        )
+
+    def all(self, number: signal.Signals) -> None:
+        """Send a signal to each of its processes."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for pid in (self._process.pid, *map(int, children)):  # each process of PostgreSQL is a session of its own
+            os.kill(pid, number)
+
+    async def end(self) -> None:
+        """End it at once, as a crash does."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGQUIT)
+            await self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A cluster with the login that makes tenants."""
+    home = tmp_path_factory.mktemp("sql-faults")
+    server = Server(Layout(home=home, cache=layout_from_environment().cache, port_base=None))
+
+    async def make() -> None:
+        await postgres.prepare(server.layout, server.engines, SECRETS)
+        await server.start()
+        admin = await server.login()
+        await admin.execute("CREATE ROLE isa_tenants LOGIN CREATEDB CREATEROLE PASSWORD 'admin'")
+        await admin.close()
+        await server.end()
+
+    asyncio.run(make())
+    yield server
+    postgres.remove(server.layout)
+
+
+@pytest_asyncio.fixture
+async def server(cluster: Server) -> AsyncIterator[Server]:
+    """The server, started."""
+    await cluster.start()
+    yield cluster
+    await cluster.end()
+
+
+@pytest_asyncio.fixture
+async def sql(server: Server) -> AsyncIterator[Sql]:
+    """SQL of an organisation on it."""
+    from services.adapters.postgres.app import Settings, create_app
+
+    settings = Settings(host="127.0.0.1", port=server.port, connections=6, connections_each=4, connect_timeout=1)
+    async with (
+        serving(create_app(settings, FakeParts(Secrets(SECRETS)))) as address,
+        person(address, "org-faults") as isa,
+    ):
+        await isa.sql.execute("CREATE TABLE IF NOT EXISTS plants (id int)")
+        yield isa.sql
+
+
+async def until_served(sql: Sql) -> None:
+    """Return when the service answers again."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                await sql.query("SELECT 1", timeout=SECOND)
+            except (Unavailable, DeadlineExceeded):
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def test_a_server_that_is_down_is_unavailable_and_served_again_when_it_is_back(server: Server, sql: Sql) -> None:
+    await server.end()
+
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await sql.execute("INSERT INTO plants VALUES (1)", timeout=SECOND)
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await sql.query("SELECT 1", timeout=SECOND)
+    await server.start()
+
+    await until_served(sql)
+    assert (await sql.execute("INSERT INTO plants VALUES (1)")).affected == 1
+
+
+async def test_a_server_that_hangs_costs_no_call_more_than_its_deadline(server: Server, sql: Sql) -> None:
+    await asyncio.gather(*(sql.query("SELECT pg_sleep(0.05)") for _ in range(4)))
+    server.all(signal.SIGSTOP)
+    try:
+        calls = [sql.query("SELECT 1", timeout=SECOND / 2) for _ in range(20)]
+        calls += [sql.execute("SELECT 1", timeout=SECOND / 2) for _ in range(20)]
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), PATIENCE)
+        with pytest.raises((DeadlineExceeded, Unavailable)):
+            async with sql.transaction(timeout=SECOND / 2) as tx:
+                await tx.execute("SELECT 1")
+    finally:
+        server.all(signal.SIGCONT)
+
+    assert {type(outcome) for outcome in outcomes} <= {DeadlineExceeded, Unavailable}
+    assert DeadlineExceeded in {type(outcome) for outcome in outcomes}
+    await until_served(sql)
+    assert len(await asyncio.gather(*(sql.execute("SELECT 1") for _ in range(20)))) == 20
+
+
+async def test_a_crash_ends_what_is_open_and_keeps_what_was_committed(server: Server, sql: Sql) -> None:
+    await sql.execute("DELETE FROM plants")
+    await sql.execute("INSERT INTO plants VALUES (1)")
+    tx, ended = await sql.begin(), []
+
+    async def hold() -> None:
+        async with sql.transaction() as held:
+            await held.execute("INSERT INTO plants VALUES (2)")
+            held_it.set()
+            await crashed.wait()
+            await held.execute("INSERT INTO plants VALUES (3)")
+
+    held_it, crashed = asyncio.Event(), asyncio.Event()
+    holding = asyncio.create_task(hold())
+    await held_it.wait()
+    await tx.execute("INSERT INTO plants VALUES (4)")
+    await server.end()
+    crashed.set()
+    for attempt in (holding, tx.execute("SELECT 1"), tx.commit()):
+        with pytest.raises(IsaError) as caught:
+            await attempt
+        ended.append(type(caught.value))
+    await server.start()
+
+    await until_served(sql)
+    assert set(ended) <= {Unavailable, Aborted}
+    assert [row[0] for row in await sql.query("SELECT id FROM plants")] == [1]
+
+
+async def test_without_a_connection_to_be_had_calls_are_refused_until_there_is_one(server: Server, sql: Sql) -> None:
+    await sql.query("SELECT 1")
+    taken = []
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                taken.append(await server.login())
+            except asyncpg.TooManyConnectionsError:
+                break
+    calls = [sql.execute("SELECT pg_sleep(0.3)", timeout=SECOND * 5) for _ in range(4)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    for connection in taken:
+        await connection.close()
+
+    assert {type(outcome) for outcome in outcomes if isinstance(outcome, IsaError)} == {ResourceExhausted}
+    await until_served(sql)
+    assert len(await asyncio.gather(*(sql.query("SELECT 1") for _ in range(20)))) == 20
+
+
+async def test_a_query_that_would_fill_the_disk_is_refused(sql: Sql) -> None:
+    sorted_rows = "SELECT repeat('x', 99) AS x FROM generate_series(1, 300000) ORDER BY random()"
+
+    with pytest.raises(ResourceExhausted):
+        await sql.query(f"SELECT max(x) FROM ({sorted_rows}) AS y")
+
+    assert (await sql.query("SELECT 1"))[0][0] == 1
