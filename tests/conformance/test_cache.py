@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,10 +39,21 @@ AsPerson = Callable[..., Isa]
 
 
 @pytest_asyncio.fixture
-async def address(engines: Engines) -> AsyncIterator[str]:
+async def address(engines: Engines, swept: None) -> AsyncIterator[str]:
     """A Redis adapter on the engine under test."""
     async with serving(adapter(engines)) as address:
         yield address
+
+
+@pytest_asyncio.fixture
+async def swept(raw: Raw) -> AsyncIterator[None]:
+    """Nothing of the test's organisations stays on the engine."""
+    _orgs.clear()
+    yield
+    await raw.sweep(_orgs)
+
+
+_orgs: list[str] = []
 
 
 def adapter(engines: Engines, shares: Shares | None = None) -> Any:
@@ -57,7 +68,8 @@ def adapter(engines: Engines, shares: Shares | None = None) -> Any:
 
 
 def fresh_org() -> str:
-    return f"org-{uuid.uuid4().hex[:16]}"
+    _orgs.append(f"org-{uuid.uuid4().hex[:16]}")
+    return _orgs[-1]
 
 
 @pytest.fixture
@@ -77,6 +89,42 @@ async def gone(cache: Cache, key: str) -> None:
     async with asyncio.timeout(10):
         while await cache.exists(key):
             await asyncio.sleep(0.02)
+
+
+@dataclass
+class Raw:
+    """Redis itself, past the adapter."""
+
+    redis: Any
+
+    async def __call__(self, *words: str | bytes | int) -> Any:
+        return await self.redis.execute(*words)
+
+    async def sweep(self, orgs: Iterable[str]) -> None:
+        """Delete whatever names of these organisations there are."""
+        cursor = b"0"
+        while True:
+            cursor, names = await self("SCAN", cursor, "MATCH", "*org-*", "COUNT", 1000)
+            if found := [name for name in names if any(org.encode() in name for org in orgs)]:
+                await self("UNLINK", *found)
+            if cursor == b"0":
+                return
+
+
+@pytest_asyncio.fixture
+async def raw(engines: Engines) -> AsyncIterator[Raw]:
+    """The engine under test."""
+    from services.adapters.redis.connection import Redis
+
+    host, _, port = engines.address("redis").rpartition(":")
+
+    async def password() -> str:
+        return engines.secrets["redis-password"]
+
+    redis = Redis(host, int(port), name="test", password=password, timeout=timedelta(seconds=5))
+    await redis.start()
+    yield Raw(redis)
+    await redis.stop()
 
 
 # Values
@@ -869,32 +917,6 @@ async def test_a_user_of_nobody_is_refused(address: str) -> None:
 # On the engine alone
 
 
-@dataclass
-class Raw:
-    """Redis itself, past the adapter."""
-
-    redis: Any
-
-    async def __call__(self, *words: str | bytes | int) -> Any:
-        return await self.redis.execute(*words)
-
-
-@pytest_asyncio.fixture
-async def raw(engines: Engines) -> AsyncIterator[Raw]:
-    """The engine under test."""
-    from services.adapters.redis.connection import Redis
-
-    host, _, port = engines.address("redis").rpartition(":")
-
-    async def password() -> str:
-        return engines.secrets["redis-password"]
-
-    redis = Redis(host, int(port), name="test", password=password, timeout=timedelta(seconds=5))
-    await redis.start()
-    yield Raw(redis)
-    await redis.stop()
-
-
 @pytest.mark.ac("isa-cloud-prd:E1-US2:AC-2.1")
 async def test_names_begin_with_organisation_and_user_by_themselves(address: str, raw: Raw) -> None:
     org = fresh_org()
@@ -908,7 +930,7 @@ async def test_names_begin_with_organisation_and_user_by_themselves(address: str
     assert await raw("HGETALL", f"{org}:user-1:h") == [b"a", b"1"]
 
 
-async def test_an_organisation_that_is_over_its_share_may_read_and_delete_only(engines: Engines) -> None:
+async def test_an_organisation_that_is_over_its_share_may_read_and_delete_only(engines: Engines, swept: None) -> None:
     shares, caller = Shares(Limits(bytes=20_000)), Caller(org=fresh_org(), user="user-1", roles=frozenset({"owner"}))
     cache = adapter(engines, shares).implementation
     shares.stored = cache.stored
@@ -936,7 +958,7 @@ async def test_an_organisation_that_is_over_its_share_may_read_and_delete_only(e
     await cache.stop()
 
 
-async def test_what_an_organisation_stores_is_measured(engines: Engines) -> None:
+async def test_what_an_organisation_stores_is_measured(engines: Engines, swept: None) -> None:
     served, org = adapter(engines), fresh_org()
     async with serving(served) as address, person(address, org) as isa:
         await isa.cache.set_many({f"k{n}": b"x" * 1000 for n in range(100)})
@@ -973,7 +995,7 @@ async def test_a_slow_reader_is_told_what_it_missed(address: str) -> None:
     assert messages.dropped > 0
 
 
-async def test_a_subscription_ends_when_messages_may_be_lost(engines: Engines) -> None:
+async def test_a_subscription_ends_when_messages_may_be_lost(engines: Engines, swept: None) -> None:
     served = adapter(engines)
     async with (
         serving(served) as address,

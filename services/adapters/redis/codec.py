@@ -110,7 +110,7 @@ def read_cursor(text: str, begins: str) -> bytes:
         raw = base64.urlsafe_b64decode(text)
     except ValueError:
         raw = b""
-    if raw[:8] != _bound(begins) or not re.fullmatch(rb"[1-9][0-9]{0,18}", raw[8:]):
+    if raw[:8] != _bound(begins) or not re.fullmatch(rb"[1-9][0-9]{0,19}", raw[8:]) or int(raw[8:]) >= 2**64:
         raise InvalidArgument("This cursor belongs to no page of this scope and prefix.", field="cursor")
     return raw[8:]
 

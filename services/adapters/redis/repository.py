@@ -87,6 +87,8 @@ class Cache(Values, Hashes, Lists, Sets, Locks):
                 response.outcomes.extend(cache_pb2.Outcome() for _ in range(index, len(commands)))
                 break
             running.append(self._outcome(caller, name, command, full))
+            if name == "scan":  # takes several steps, and must not see what comes after it
+                await finish()
         await finish()
         return response
 
