@@ -99,7 +99,7 @@ class Page(Generic[T]):
 
 
 class Repository(Generic[T, Id]):
-    """Entities of one type in one table. Fields and columns have the same names; a dataclass or a pydantic model.
+    """Entities of one type, a dataclass or a pydantic model, in one table. Fields are columns of the same name.
 
     With `version`, the name of an integer column, an update or delete whose entity is no longer the stored one is
     Aborted: read again and try again.
@@ -116,11 +116,15 @@ class Repository(Generic[T, Id]):
         self._key: sa.Column[Any] = keys[0]
         self._version: sa.Column[Any] | None = table.c[version] if version else None
         hints = get_type_hints(kind)
-        self._fields = {name: TypeAdapter(hints[name]) for name in table.c.keys() if name in hints}  # noqa: SIM118
+        self._columns: list[sa.Column[Any]] = [column for column in table.c if column.name in hints]
+        """What is written and read; other columns of the table are the database's own."""
+        self._fields = {column.name: TypeAdapter(hints[column.name]) for column in self._columns}
+        if not {keys[0].name, version or keys[0].name} <= self._fields.keys():
+            raise ValueError(f"{kind.__name__} must have the fields of its id and its version.")
 
     async def find(self, id: Id, *, timeout: timedelta | None = None) -> T | None:  # noqa: A002 -- what it is
         """Return an entity, or None."""
-        rows = await self._rows(sa.select(self._table).where(self._key == id), timeout)
+        rows = await self._rows(sa.select(*self._columns).where(self._key == id), timeout)
         return self._read(rows[0]) if rows else None
 
     async def get(self, id: Id, *, timeout: timedelta | None = None) -> T:  # noqa: A002 -- what it is
@@ -255,7 +259,7 @@ class Repository(Generic[T, Id]):
             for name, value in self._values(entity).items()
             if value is not None or columns[name].server_default is None  # which the database fills in
         }
-        return statement(sa.insert(self._table).values(values).returning(self._table), expect_rows=1)
+        return statement(sa.insert(self._table).values(values).returning(*self._columns), expect_rows=1)
 
     def updating(self, entity: T) -> Statement:
         """The statement of `update`; it touches no row when the entity is no longer the stored one."""
@@ -263,7 +267,7 @@ class Repository(Generic[T, Id]):
         del values[self._key.name]
         if self._version is not None:
             values[self._version.name] = self._version + 1
-        query = sa.update(self._table).where(self._same(entity)).values(values).returning(self._table)
+        query = sa.update(self._table).where(self._same(entity)).values(values).returning(*self._columns)
         return statement(query, expect_rows=1)
 
     def removing(self, entity: T) -> Statement:
@@ -281,7 +285,7 @@ class Repository(Generic[T, Id]):
         return self._entity.validate_python(dict(row))
 
     def _values(self, entity: T) -> dict[str, Any]:
-        return {name: getattr(entity, name) for name in self._table.c.keys() if hasattr(entity, name)}  # noqa: SIM118
+        return {column.name: getattr(entity, column.name) for column in self._columns}
 
     def _same(self, entity: T) -> ColumnElement[bool]:
         same: ColumnElement[bool] = self._key == getattr(entity, self._key.name)
@@ -296,7 +300,7 @@ class Repository(Generic[T, Id]):
         return NotFound(f"There is no such {self._kind.__name__}.", id=id)
 
     def _select(self, condition: Specification[T] | ColumnElement[bool] | None) -> sa.Select[Any]:
-        query = sa.select(self._table)
+        query = sa.select(*self._columns)
         clause = self._clause(condition)
         return query if clause is None else query.where(clause)
 

@@ -239,6 +239,19 @@ def test_every_parameter_has_its_place(numbers: list[int], name: str) -> None:
         assert f"${position}::{'VARCHAR' if isinstance(value, str) else 'INTEGER'}" in compiled.sql
 
 
+async def test_columns_that_are_no_fields_are_left_alone(sql: Scripted) -> None:
+    @dataclass(frozen=True)
+    class Name:
+        id: str
+        name: str
+
+    await Repository(sql, TABLE, Name).select()
+
+    assert sql.asked[0][0] == "SELECT plants.id, plants.name FROM plants"
+    with pytest.raises(ValueError, match="the fields of its id and its version"):
+        Repository(sql, TABLE, Name, version="version")
+
+
 def test_a_table_needs_one_key(sql: Scripted) -> None:
     with pytest.raises(ValueError, match="primary key of one column"):
         Repository(sql, sa.Table("t", sa.MetaData(), sa.Column("a", sa.Text)), Plant)
