@@ -132,9 +132,9 @@ class Chain:
             call.slot = self.spool.reserve(call.caller.org or PLATFORM, mutating=not call.rule.read_only)
         call.caller.require(call.rule.permission)
 
-    def share(self, call: Call) -> Account | None:
+    async def share(self, call: Call) -> Account | None:
         """Let a call in while its organisation is within its share."""
-        return self.shares.enter(call.caller, is_stream=call.is_stream) if self.shares and call.caller else None
+        return await self.shares.enter(call.caller, is_stream=call.is_stream) if self.shares and call.caller else None
 
     def recheck(self) -> None:
         """End the open streams of callers whose tokens are no longer good; other calls are short, and may finish."""
@@ -174,7 +174,7 @@ class Passage:
         try:
             chain.deadline(self)
             await chain.auth(call)
-            self._account = chain.share(call)
+            self._account = await chain.share(call)
         except BaseException as error:
             if told := self._left(error):
                 raise told from error

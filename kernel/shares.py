@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,8 @@ REMEMBERED = 10_000
 """Organisations whose account is kept while they do nothing; the longest idle ones are forgotten first."""
 FRESH = 10.0
 """Seconds for which a measurement of stored bytes is taken as it is."""
+UNHINDERED = 8
+"""Open calls of an organisation that need no turnstile."""
 AGAIN = timedelta(milliseconds=100)
 """When to come back for a place among the open calls: others end all the time."""
 STREAM_AGAIN = timedelta(seconds=1)
@@ -77,6 +79,36 @@ class Account:
         return (self.stored or 0) + self.growing + self.grown
 
 
+class Turnstile:
+    """Lets the calls of busy organisations in by turns, one each time the event loop goes round.
+
+    gRPC accepts one call a round, in the order in which they came. A crowd that is let in no faster waits here, where
+    others pass it, and not at the door, where nobody can.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    async def wait(self, org: str) -> None:
+        """Return when it is this call's turn."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._turn, loop)
+        turn = loop.create_future()
+        self._waiting.setdefault(org, deque()).append(turn)
+        await turn
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        org, queue = self._waiting.popitem(last=False)
+        turn = queue.popleft()
+        if not turn.done():  # its caller is still there
+            turn.set_result(None)
+        if queue:
+            self._waiting[org] = queue
+        if self._waiting:
+            loop.call_soon(self._turn, loop)
+
+
 class Shares:
     """The accounts of all organisations in this process."""
 
@@ -86,12 +118,15 @@ class Shares:
         """How the engine is asked; None where it stores nothing that grows."""
         self._clock = clock
         self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._turnstile = Turnstile()
 
-    def enter(self, caller: Caller, *, is_stream: bool = False) -> Account | None:
+    async def enter(self, caller: Caller, *, is_stream: bool = False) -> Account | None:
         """Let a call in, or refuse it; None for who has no share. What was let in leaves by `leave`."""
         if not caller.org:
             return None
         account = self.account(caller.org)
+        if account.open_calls >= UNHINDERED:
+            await self._turnstile.wait(caller.org)
         limits = self.limits
         if is_stream:
             if account.open_streams >= limits.streams:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -20,6 +21,9 @@ METADATA_LIMIT = 16 << 10
 """Bytes of a call's metadata; a token with every scope is below 4 KiB."""
 STREAMS_LIMIT = 512
 """Calls at a time on one connection; more wait."""
+LISTENERS = 8
+"""Servers that share the port: each accepts one call at a time, in the order of their arrival, so that one server
+lets everybody wait behind whoever sends a crowd of calls."""
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -27,7 +31,7 @@ _OPTIONS = [
     ("grpc.max_metadata_size", METADATA_LIMIT),
     ("grpc.absolute_max_metadata_size", METADATA_LIMIT),
     ("grpc.max_concurrent_streams", STREAMS_LIMIT),
-    ("grpc.so_reuseport", 0),  # a second process on the port is a mistake, and must fail
+    ("grpc.so_reuseport", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -61,29 +65,35 @@ class RpcServer:
         self._draining = asyncio.Event()
         self._services: list[str] = [""]
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_OPTIONS)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        appcallback_pb2_grpc.add_AppCallbackHealthCheckServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-            HealthCallback(lambda: self._is_live), self._server
-        )
-        appcallback_pb2_grpc.add_AppCallbackServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-            EventCallback(deliver, app_api_token=app_api_token), self._server
-        )
-        self.port = self._server.add_insecure_port(address)
+        self._servers = [grpc.aio.server(options=_OPTIONS) for _ in range(LISTENERS)]
+        host, _, port = address.rpartition(":")
+        _refuse_a_port_in_use(host, int(port))
+        self.port = int(port)
         """The port that is listened on; of use when the address asked for port 0."""
-        if not self.port:
-            raise OSError(f"{address} is in use, or is no address of this machine.")
+        callbacks = EventCallback(deliver, app_api_token=app_api_token)
+        for server in self._servers:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            appcallback_pb2_grpc.add_AppCallbackHealthCheckServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+                HealthCallback(lambda: self._is_live), server
+            )
+            appcallback_pb2_grpc.add_AppCallbackServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+                callbacks, server
+            )
+            self.port = server.add_insecure_port(f"{host}:{self.port}")
 
     def add(self, adapter: Adapter) -> None:
         """Bind an adapter; Unbindable when its class and its contract do not fit."""
         service = service_named(adapter.service)
-        self._server.add_generic_rpc_handlers((bind(service, adapter.implementation, self._chain, self._draining),))
+        handler = bind(service, adapter.implementation, self._chain, self._draining)
+        for server in self._servers:
+            server.add_generic_rpc_handlers((handler,))
         self._services.append(service.full_name)
 
     async def start(self) -> None:
         """Listen: events may come from now on, and calls reach the chain; health waits for `ready`."""
         await self._set(is_serving=False)
-        await self._server.start()
+        for server in self._servers:
+            await server.start()
         self._is_live = True
 
     async def ready(self, *, is_serving: bool = True) -> None:
@@ -95,14 +105,24 @@ class RpcServer:
         self._is_live = False
         self._draining.set()
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(drain.total_seconds())
+        await asyncio.gather(*(server.stop(drain.total_seconds()) for server in self._servers))
 
     async def wait(self) -> None:
         """Return when the server has stopped."""
-        await self._server.wait_for_termination()
+        await asyncio.gather(*(server.wait_for_termination() for server in self._servers))
 
     async def _set(self, *, is_serving: bool) -> None:
         statuses = health_pb2.HealthCheckResponse
         value = statuses.SERVING if is_serving else statuses.NOT_SERVING
         for service in self._services:
             await self._health.set(service, value)
+
+
+def _refuse_a_port_in_use(host: str, port: int) -> None:
+    """Raise OSError when another process listens: servers that share a port would share it with that one too."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            raise OSError(f"{host}:{port} is in use, or is no address of this machine.") from error

@@ -13,7 +13,7 @@ from isa_common import ResourceExhausted
 from kernel import shares as module
 from kernel.call import CURRENT, Call, Rule
 from kernel.caller import Caller
-from kernel.shares import Limits, Shares
+from kernel.shares import UNHINDERED, Limits, Shares
 
 ALICE = Caller(org="org-a", user="user-alice")
 BOB = Caller(org="org-b", user="user-bob")
@@ -68,55 +68,55 @@ def refusal(error: pytest.ExceptionInfo[ResourceExhausted]) -> tuple[str, str]:
     return error.value.details["share"], error.value.details["limit"]
 
 
-def test_as_many_calls_are_open_as_the_share_has(clock: Clock) -> None:
+async def test_as_many_calls_are_open_as_the_share_has(clock: Clock) -> None:
     shares = make(clock)
-    first = shares.enter(ALICE)
-    shares.enter(ALICE)
+    first = await shares.enter(ALICE)
+    await shares.enter(ALICE)
 
     with pytest.raises(ResourceExhausted) as refused:
-        shares.enter(ALICE)
+        await shares.enter(ALICE)
     assert refusal(refused) == ("calls", "2")
     assert refused.value.retry_after
 
     assert first is not None
     shares.leave(first, call(), is_error=False)
-    assert shares.enter(ALICE) is first
+    assert await shares.enter(ALICE) is first
 
 
-def test_a_neighbour_has_a_share_of_its_own(clock: Clock) -> None:
+async def test_a_neighbour_has_a_share_of_its_own(clock: Clock) -> None:
     shares = make(clock, calls=1)
-    shares.enter(ALICE)
+    await shares.enter(ALICE)
 
-    assert shares.enter(BOB) is not None
+    assert await shares.enter(BOB) is not None
 
 
-def test_streams_take_no_place_of_calls(clock: Clock) -> None:
+async def test_streams_take_no_place_of_calls(clock: Clock) -> None:
     shares = make(clock)
-    shares.enter(ALICE, is_stream=True)
+    await shares.enter(ALICE, is_stream=True)
 
     with pytest.raises(ResourceExhausted) as refused:
-        shares.enter(ALICE, is_stream=True)
+        await shares.enter(ALICE, is_stream=True)
     assert refusal(refused) == ("streams", "1")
-    assert shares.enter(ALICE) is not None
+    assert await shares.enter(ALICE) is not None
 
 
-def test_over_its_rate_an_organisation_is_told_when_to_come_back(clock: Clock) -> None:
+async def test_over_its_rate_an_organisation_is_told_when_to_come_back(clock: Clock) -> None:
     shares = make(clock, calls=1000)
     for _ in range(20):
-        shares.enter(ALICE)
+        await shares.enter(ALICE)
 
     with pytest.raises(ResourceExhausted) as refused:
-        shares.enter(ALICE)
+        await shares.enter(ALICE)
     assert refusal(refused) == ("rate", "10")
     assert refused.value.retry_after == timedelta(milliseconds=101)
 
     clock.now += 0.101
-    assert shares.enter(ALICE) is not None
+    assert await shares.enter(ALICE) is not None
 
 
-def test_a_batch_costs_as_much_as_its_items(clock: Clock) -> None:
+async def test_a_batch_costs_as_much_as_its_items(clock: Clock) -> None:
     shares = make(clock)
-    shares.enter(ALICE)
+    await shares.enter(ALICE)
     shares.spend(ALICE, 14)
 
     with pytest.raises(ResourceExhausted) as refused:
@@ -138,11 +138,11 @@ def test_a_batch_beyond_the_burst_is_let_in_after_a_rest_and_leaves_a_debt(clock
     shares.spend(ALICE, 1)
 
 
-def test_who_has_no_organisation_has_no_share(clock: Clock) -> None:
+async def test_who_has_no_organisation_has_no_share(clock: Clock) -> None:
     shares, workload = make(clock), Caller(workload="tasks")
 
     for _ in range(1000):
-        assert shares.enter(workload) is None
+        assert await shares.enter(workload) is None
         shares.spend(workload, 1000)
 
 
@@ -165,7 +165,7 @@ async def test_bytes_are_those_measured_and_those_let_in_since(clock: Clock) -> 
 async def test_what_an_open_call_will_write_counts_until_it_has_ended_and_was_measured(clock: Clock) -> None:
     engine = Engine()
     shares, upload = make(clock, engine), call(is_stream=True)
-    account = shares.enter(ALICE, is_stream=True)
+    account = await shares.enter(ALICE, is_stream=True)
     assert account is not None
     token = CURRENT.set(upload)
     await shares.room(ALICE, 40)
@@ -232,10 +232,10 @@ async def test_a_measurement_that_fails_in_the_background_refuses_nobody(clock: 
 
 async def test_usage_tells_what_was_called_refused_and_stored(clock: Clock) -> None:
     shares = make(clock, Engine(held=7), calls=1)
-    account = shares.enter(ALICE)
+    account = await shares.enter(ALICE)
     assert account is not None
     with pytest.raises(ResourceExhausted):
-        shares.enter(ALICE)
+        await shares.enter(ALICE)
     shares.leave(account, call(), is_error=True)
 
     assert (account.calls, account.errors, account.items, account.refused) == (1, 1, 1, {"calls": 1})
@@ -243,21 +243,23 @@ async def test_usage_tells_what_was_called_refused_and_stored(clock: Clock) -> N
     assert await make(clock).stored_by("org-a") is None
 
 
-def test_refusals_are_counted_without_naming_anybody(clock: Clock) -> None:
+async def test_refusals_are_counted_without_naming_anybody(clock: Clock) -> None:
     shares = make(clock, calls=1)
     before = REGISTRY.get_sample_value("isa_share_refused_total", {"share": "calls"}) or 0.0
-    shares.enter(ALICE)
+    await shares.enter(ALICE)
 
     with pytest.raises(ResourceExhausted):
-        shares.enter(ALICE)
+        await shares.enter(ALICE)
 
     assert REGISTRY.get_sample_value("isa_share_refused_total", {"share": "calls"}) == before + 1
 
 
-def test_idle_organisations_are_forgotten_and_busy_ones_are_not(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_organisations_are_forgotten_and_busy_ones_are_not(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 3)
     shares = make(clock)
-    busy = shares.enter(Caller(org="org-busy"))
+    busy = await shares.enter(Caller(org="org-busy"))
     idle = shares.account("org-idle")
 
     for number in range(5):
@@ -265,3 +267,53 @@ def test_idle_organisations_are_forgotten_and_busy_ones_are_not(clock: Clock, mo
 
     assert shares.account("org-busy") is busy
     assert shares.account("org-idle") is not idle
+
+
+async def test_who_calls_now_and_then_does_not_stand_behind_a_crowd(clock: Clock) -> None:
+    shares = make(clock, calls=1000, rate=1e6, burst=1e6)
+    entered: list[str] = []
+
+    async def call_as(caller: Caller) -> None:
+        await shares.enter(caller)
+        entered.append(caller.org)
+
+    for _ in range(UNHINDERED):
+        await shares.enter(ALICE)
+    crowd = [asyncio.create_task(call_as(ALICE)) for _ in range(100)]
+    await asyncio.sleep(0)
+    alone = asyncio.create_task(call_as(BOB))
+    await asyncio.gather(alone, *crowd)
+
+    assert entered.index("org-b") < 3
+    assert len(entered) == 101
+
+
+async def test_two_crowds_take_turns(clock: Clock) -> None:
+    shares = make(clock, calls=1000, rate=1e6, burst=1e6)
+    entered: list[str] = []
+
+    async def call_as(caller: Caller) -> None:
+        await shares.enter(caller)
+        entered.append(caller.org)
+
+    for caller in (ALICE, BOB):
+        for _ in range(UNHINDERED):
+            await shares.enter(caller)
+    crowds = [asyncio.create_task(call_as(caller)) for caller in (ALICE, BOB) for _ in range(20)]
+    await asyncio.gather(*crowds)
+
+    assert entered == ["org-a", "org-b"] * 20
+
+
+async def test_who_leaves_while_waiting_holds_nobody_up(clock: Clock) -> None:
+    shares = make(clock, calls=1000, rate=1e6, burst=1e6)
+    for _ in range(UNHINDERED):
+        await shares.enter(ALICE)
+    waiting = [asyncio.create_task(shares.enter(ALICE)) for _ in range(10)]
+    await asyncio.sleep(0)
+
+    for task in waiting[:9]:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+    assert shares.account("org-a").open_calls == UNHINDERED + 1
