@@ -109,7 +109,7 @@ async def test_a_call_without_retry_learns_of_the_death(tmp_path: Path) -> None:
         process = backend._workers[0]._process
         process.send_signal(signal.SIGSTOP)
         creating = asyncio.create_task(isa.vectors.create_collection("docs", dimension=8))
-        while not backend._workers[0]._waiting:
+        while not backend._workers[0]._sent:
             await asyncio.sleep(0)
 
         process.kill()
@@ -129,13 +129,35 @@ async def test_a_hung_worker_is_waited_for_no_longer_than_the_deadline(
         try:
             with pytest.raises(DeadlineExceeded):
                 await isa.vectors.count("docs", timeout=timedelta(milliseconds=200))
-            monkeypatch.setattr(embedded, "WAITING", 1)
+            monkeypatch.setattr(embedded, "WAITING", 0)
             with pytest.raises(ResourceExhausted):
                 await isa.vectors.create_collection("more", dimension=8)
         finally:
+            monkeypatch.undo()
             process.send_signal(signal.SIGCONT)
 
         assert await isa.vectors.count("docs") == 0
+
+
+async def test_a_tenant_waits_for_one_call_of_another_at_a_time(tmp_path: Path) -> None:
+    async with serving_in(tmp_path) as (_, backend):
+        process = backend._workers[0]._process
+        process.send_signal(signal.SIGSTOP)
+        done: list[str] = []
+
+        async def ask(tenant: str) -> None:
+            await backend.call("ListCollections", tenant, pb.ListCollectionsRequest())
+            done.append(tenant)
+
+        flood = [asyncio.create_task(ask("org-flood")) for _ in range(50)]
+        while len(backend._workers[0]._sent) < 2:
+            await asyncio.sleep(0)
+        neighbour = asyncio.create_task(ask("org-quiet"))
+        await asyncio.sleep(0)
+        process.send_signal(signal.SIGCONT)
+        await asyncio.gather(neighbour, *flood)
+
+        assert done.index("org-quiet") <= 3
 
 
 async def test_a_folder_has_one_replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

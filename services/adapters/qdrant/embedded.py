@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import zlib
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from isa.vectors.v1 import vectors_pb2 as pb
-from isa_common import Code, FailedPrecondition, ResourceExhausted, Unavailable
+from isa_common import Code, FailedPrecondition, IsaError, ResourceExhausted, Unavailable
 from isa_common.errors import error_class
 from kernel import ErrorMap, log
 from services.adapters.qdrant.worker import LENGTH, Answer, Asked
@@ -29,12 +29,19 @@ from services.adapters.qdrant.worker import LENGTH, Answer, Asked
 WAITING = 2048
 """Calls that may wait for one worker."""
 UNSENT = 64 << 20
-"""Bytes that may wait for one worker, beside those of one call."""
+"""Bytes of calls that may wait for one worker, beside the latest."""
+SENT = 2
+"""Frames that a worker has at a time: one that it works on, and the next."""
+TOGETHER = 32
+"""Items of a batch in one frame, so that others get their turn between two."""
 START_WITHIN = 30.0
 
 _RESPONSES = {
     each.name: GetMessageClass(each.output_type) for each in pb.DESCRIPTOR.services_by_name["Vectors"].methods
 }
+
+
+_Waiting = tuple[bytes, "asyncio.Future[list[Answer]]"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,7 @@ class Options:
 
 
 class Worker(asyncio.Protocol):
-    """One process, and the calls that wait for it; it answers in their order."""
+    """One process, and the calls that wait for it, of each tenant one in turn; it answers in the order of frames."""
 
     def __init__(self, number: int, options: Options) -> None:
         self._number = number
@@ -56,7 +63,9 @@ class Worker(asyncio.Protocol):
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[None] | None = None
-        self._waiting: deque[asyncio.Future[list[Answer]]] = deque()
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+        self._size = self._count = 0
+        self._sent: deque[asyncio.Future[list[Answer]]] = deque()
         self._buffer = bytearray()
         self._starting = asyncio.Lock()
 
@@ -90,18 +99,32 @@ class Worker(asyncio.Protocol):
                 raise FailedPrecondition("Another replica has the folder of the vectors.") from None
             self._transport = transport
 
-    async def ask(self, calls: Sequence[Asked]) -> list[Answer]:
+    async def ask(self, tenant: str, calls: Sequence[Asked]) -> list[Answer]:
         """Have calls done, in order."""
         if self._transport is None:
             await self.start()
-        assert self._transport is not None, "just started"
-        if len(self._waiting) >= WAITING or self._transport.get_write_buffer_size() > UNSENT:
+        if self._count >= WAITING or self._size > UNSENT:
             raise ResourceExhausted("Too many calls wait for the vectors.", retry_after=timedelta(milliseconds=100))
         frame = marshal.dumps(list(calls))
         answer: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(answer)
-        self._transport.write(LENGTH.pack(len(frame)) + frame)
+        self._queues.setdefault(tenant, deque()).append((frame, answer))
+        self._count += 1
+        self._size += len(frame)
+        self._send()
         return await answer
+
+    def _send(self) -> None:
+        """Send what may be sent: of the tenant whose turn it is, the call that has waited longest."""
+        while self._queues and len(self._sent) < SENT and self._transport is not None:
+            tenant, queue = self._queues.popitem(last=False)
+            frame, answer = queue.popleft()
+            self._count -= 1
+            self._size -= len(frame)
+            if queue:
+                self._queues[tenant] = queue
+            if not answer.done():  # its caller may be gone
+                self._transport.write(LENGTH.pack(len(frame)) + frame)
+                self._sent.append(answer)
 
     def data_received(self, data: bytes) -> None:
         """Give each whole answer to the call that has waited longest."""
@@ -116,8 +139,9 @@ class Worker(asyncio.Protocol):
                 if self._ready is not None and not self._ready.done():
                     self._ready.set_result(None)
                 continue
-            answer = self._waiting.popleft()
-            if not answer.done():  # its caller may be gone
+            answer = self._sent.popleft()
+            self._send()
+            if not answer.done():
                 answer.set_result(marshal.loads(frame))  # noqa: S302 -- between two processes of ours
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -126,8 +150,11 @@ class Worker(asyncio.Protocol):
         gone = Unavailable("The engine was stopped. Try again.", retry_after=timedelta(milliseconds=200))
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(gone)
-        while self._waiting:
-            answer = self._waiting.popleft()
+        lost = [*self._sent, *(answer for queue in self._queues.values() for _, answer in queue)]
+        self._sent.clear()
+        self._queues.clear()
+        self._size = self._count = 0
+        for answer in lost:
             if not answer.done():
                 answer.set_exception(gone)
 
@@ -172,46 +199,46 @@ class Embedded:
 
     async def call(self, method: str, name: str, request: Message) -> Any:
         """Have one call done."""
-        (answer,) = await self._worker(name).ask([(method, name, request.SerializeToString())])
-        return _read(method, answer)
+        (answer,) = await self._ask(name, [(method, name, request.SerializeToString())])
+        outcome = _outcome(method, answer)
+        if isinstance(outcome, IsaError):
+            raise outcome
+        return outcome
 
     async def call_many(self, method: str, calls: Sequence[tuple[str, Message]]) -> list[Any]:
         """Have many calls done; an outcome each, which may be an error of ours."""
         by_name: dict[str, list[int]] = {}
         for at, (name, _) in enumerate(calls):
             by_name.setdefault(name, []).append(at)
-        groups = await asyncio.gather(
-            *(
-                self._worker(name).ask([(method, name, calls[at][1].SerializeToString()) for at in places])
-                for name, places in by_name.items()
-            )
-        )
         outcomes: list[Any] = [None] * len(calls)
-        for places, answers in zip(by_name.values(), groups, strict=True):
-            for at, answer in zip(places, answers, strict=True):
-                outcomes[at] = _outcome(method, answer)
+
+        async def ask(name: str, places: list[int]) -> None:
+            for start in range(0, len(places), TOGETHER):
+                part = places[start : start + TOGETHER]
+                answers = await self._ask(name, [(method, name, calls[at][1].SerializeToString()) for at in part])
+                for at, answer in zip(part, answers, strict=True):
+                    outcomes[at] = _outcome(method, answer)
+
+        await asyncio.gather(*(ask(name, places) for name, places in by_name.items()))
         return outcomes
 
     async def stored(self, tenant: str) -> int:
         """Bytes that a tenant's folder takes on the disk."""
         return await asyncio.to_thread(_size, self._folder / tenant)
 
-    def _worker(self, name: str) -> Worker:
-        return self._workers[zlib.crc32(name.encode()) % len(self._workers)]
+    async def _ask(self, name: str, calls: Sequence[Asked]) -> list[Answer]:
+        """Ask the worker of a collection, in its tenant's turn."""
+        worker = self._workers[zlib.crc32(name.encode()) % len(self._workers)]
+        return await worker.ask(name.partition(".")[0], calls)
 
 
 def _outcome(method: str, answer: Answer) -> Any:
     if isinstance(answer, bytes):
         return _RESPONSES[method].FromString(answer)
-    code, reason, message, field = answer
+    code, reason, message, field, said = answer
+    if said:
+        log.error("vectors.engine.failed", method=method, exception=said)
     return error_class(Code(code), reason)(message, field=field)
-
-
-def _read(method: str, answer: Answer) -> Any:
-    outcome = _outcome(method, answer)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
 
 
 def _size(folder: Path) -> int:

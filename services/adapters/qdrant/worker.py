@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import marshal
 import select
 import signal
@@ -15,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -29,14 +29,13 @@ from services.adapters.qdrant.shards import Shards
 
 Asked = tuple[str, str, bytes]
 """A method, the collection's name, and the request."""
-Answer = bytes | tuple[int, str, str, str | None]
-"""A response, or an error: code, reason, message, field."""
+Answer = bytes | tuple[int, str, str, str | None, str]
+"""A response, or an error: code, reason, message, field, and for our log what the engine said."""
 
 LENGTH = struct.Struct("<I")
 TIDY = 1.0
 """Seconds between two visits to the disk."""
 
-_log = logging.getLogger(__name__)
 _REQUESTS = {each.name: GetMessageClass(each.input_type) for each in pb.DESCRIPTOR.services_by_name["Vectors"].methods}
 _WORDS = {name: "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_") for name in _REQUESTS}
 
@@ -51,30 +50,26 @@ def answers(shards: Shards, calls: Sequence[Asked]) -> list[Answer]:
                 outcomes: list[Any] = list(shards.search_many(name, requests))
             else:
                 outcomes = [_one(shards, method, name, request) for request in requests]
-        except Exception as error:  # what the engine says is logged, and told to nobody
-            outcomes = [_unforeseen(method, error)] * len(requests)
+        except Exception as error:
+            outcomes = [error] * len(requests)
         found += [_wire(outcome) for outcome in outcomes]
     return found
 
 
-def _one(shards: Shards, method: str, name: str, request: Message) -> Message | IsaError:
+def _one(shards: Shards, method: str, name: str, request: Message) -> Message | Exception:
     try:
         response: Message = getattr(shards, _WORDS[method])(name, request)
-    except IsaError as error:
-        return error
     except Exception as error:  # the others of a batch go on
-        return _unforeseen(method, error)
+        return error
     return response
 
 
-def _unforeseen(method: str, error: Exception) -> IsaError:
-    _log.error("%s failed", method, exc_info=error)
-    return Internal("Something went wrong on our side. The request id finds it in our logs.")
-
-
-def _wire(outcome: Message | IsaError) -> Answer:
+def _wire(outcome: Message | Exception) -> Answer:
     if isinstance(outcome, IsaError):
-        return int(outcome.code), outcome.reason, outcome.message, outcome.field
+        return int(outcome.code), outcome.reason, outcome.message, outcome.field, ""
+    if isinstance(outcome, Exception):
+        known = Internal("Something went wrong on our side. The request id finds it in our logs.")
+        return int(known.code), known.reason, known.message, None, "".join(traceback.format_exception(outcome))
     return outcome.SerializeToString()
 
 
