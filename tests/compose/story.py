@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from isa_common import IsaError
+from tests.belongings import ALL, Belongings
 from tests.compose.engine import ComposeTestError
 
 PATIENCE = 60.0
@@ -42,7 +45,12 @@ class Story:
         body = {"organisation": "Compose", "name": "Olga Owner", "email": self.email, "password": self.password}
         self.token = self.ask("POST", "users", "/v1/signup", json=body)["access_token"]
         self.create(3)
+        asyncio.run(self.belongings().put())
         return self.check()
+
+    def belongings(self) -> Belongings:
+        """What the owner keeps in the engines, by way of the adapters' published ports."""
+        return Belongings(self.token, lambda port: self.port_base + port % 10000)
 
     def create(self, number: int) -> None:
         for index in range(number):
@@ -69,9 +77,16 @@ class Story:
             text = str([record for record in records if record["kind"] == "event"])
             return all(task in text for task in self.tasks)
 
+        def kept() -> bool:
+            return asyncio.run(self.belongings().found()) == ALL
+
+        until("what was put into the engines", kept)
         until("the count in analytics", counted)
         until("the audit records", recorded)
-        return f"{len(self.tasks)} tasks of {self.email} are there, counted once each by analytics, and in the audit."
+        return (
+            f"{len(self.tasks)} tasks of {self.email} are there, counted once each by analytics, and in the audit; "
+            f"{', '.join(ALL)} have what they were given."
+        )
 
     def go_on(self) -> str:
         """One task more, with all its effects."""
@@ -87,7 +102,7 @@ def until(what: str, attempt: Callable[[], Any]) -> Any:
         try:
             if found := attempt():
                 return found
-        except (ComposeTestError, httpx.HTTPError) as error:
+        except (ComposeTestError, IsaError, httpx.HTTPError) as error:
             trouble = str(error)
         time.sleep(0.3)
     raise ComposeTestError(f"{what} did not come within {PATIENCE:.0f} s: {trouble}")
