@@ -734,8 +734,8 @@ class _Filters:
 
     def _range(self, message: pb.Range, where: str, prefix: str) -> _Test:
         bounds = [(name.name, value) for name, value in message.ListFields() if name.name != "field"]
-        if not bounds or any(math.isnan(value) for _, value in bounds):
-            raise InvalidArgument("A range has a bound or more, which are numbers.", field=where)
+        if not bounds or not all(math.isfinite(value) for _, value in bounds):
+            raise InvalidArgument("A range has a bound or more, which are finite numbers.", field=where)
         steps = _steps(message.field, f"{where}.field")
         only_integers = self._indexes.get(prefix + message.field) == pb.INDEX_TYPE_INTEGER
         return _some(

@@ -328,8 +328,8 @@ class Filters:
                 return self._match(message.match, f"{where}.match", prefix)
             case "range":
                 bounds = {name.name: value for name, value in message.range.ListFields() if name.name != "field"}
-                if not bounds or any(math.isnan(value) for value in bounds.values()):
-                    raise InvalidArgument("A range has a bound or more, which are numbers.", field=f"{where}.range")
+                if not bounds or not all(map(math.isfinite, bounds.values())):
+                    raise InvalidArgument("A range has a bound or more, which are finite numbers.", field=f"{where}.range")
                 return self.kit.range(path(message.range.field, f"{where}.range.field"), bounds)
             case "time_range":
                 times = {

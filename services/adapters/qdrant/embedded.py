@@ -67,37 +67,39 @@ class Worker(asyncio.Protocol):
         self._size = self._count = 0
         self._sent: deque[asyncio.Future[list[Answer]]] = deque()
         self._buffer = bytearray()
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the process, and wait until it has the folder."""
-        async with self._starting:
-            if self._transport is not None:
-                return
-            loop = asyncio.get_running_loop()
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "services.adapters.qdrant.worker",
-                    str(theirs.fileno()),
-                    str(self._number),
-                    json.dumps(asdict(self._options)),
-                    pass_fds=(theirs.fileno(),),
-                )
-            self._buffer.clear()
-            self._ready = loop.create_future()
-            transport, _ = await loop.create_connection(lambda: self, sock=ours)
-            try:
-                async with asyncio.timeout(START_WITHIN):
-                    await self._ready
-            except TimeoutError:
-                transport.abort()
-                self._process.kill()
-                raise FailedPrecondition("Another replica has the folder of the vectors.") from None
-            self._transport = transport
+        """Start the process, and wait until it has the folder; who stops waiting does not stop the start."""
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "services.adapters.qdrant.worker",
+                str(theirs.fileno()),
+                str(self._number),
+                json.dumps(asdict(self._options)),
+                pass_fds=(theirs.fileno(),),
+            )
+        self._buffer.clear()
+        loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
+        transport, _ = await loop.create_connection(lambda: self, sock=ours)
+        try:
+            async with asyncio.timeout(START_WITHIN):
+                await self._ready
+        except TimeoutError:
+            transport.abort()
+            self._process.kill()
+            raise FailedPrecondition("Another replica has the folder of the vectors.") from None
+        self._transport = transport
 
     async def ask(self, tenant: str, calls: Sequence[Asked]) -> list[Answer]:
         """Have calls done, in order."""
