@@ -454,6 +454,8 @@ async def test_a_message_id_is_stored_once(streams: Streams) -> None:
     await streams.publish("s", b"x", message_id="order-1")
     other = await streams.publish("s", b"y", message_id="order-2", durable=True)
 
+    with pytest.raises(Aborted):  # an expectation is looked at first
+        await streams.publish("s", message_id="order-1", durable=True, expected_last_sequence=0)
     assert [(each.sequence, each.is_duplicate) for each in told] == [(1, False), (1, True), (1, True)]
     assert (other.sequence, other.is_duplicate) == (2, False)
 

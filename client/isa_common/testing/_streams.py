@@ -895,17 +895,17 @@ def _store(log: _Log, message: pb.Message, request: pb.PublishRequest) -> tuple[
     """Put a message into a stream; its sequence, and whether it was there."""
     log.expire()
     now = time.time_ns()
-    if request.message_id:
-        window = _nanos(log.config.duplicate_window)
-        known = log.ids.get(request.message_id)
-        if known is not None and known[1] + window > now:
-            return known[0], True
     if request.HasField("expected_last_sequence") and request.expected_last_sequence != log.last:
         raise Aborted("The last sequence is another one.")
     if request.HasField("expected_last_subject_sequence"):
         last = log.last_of(message.subject)
         if request.expected_last_subject_sequence != (last.message.sequence if last else 0):
             raise Aborted("The last sequence is another one.")
+    if request.message_id:
+        window = _nanos(log.config.duplicate_window)
+        known = log.ids.get(request.message_id)
+        if known is not None and known[1] + window > now:
+            return known[0], True
     copy = pb.Message()
     copy.CopyFrom(message)
     kept = _Kept(copy, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import json
 import re
@@ -66,7 +67,7 @@ class Kind(Enum):
 
 def isolate(caller: Caller, kind: Kind, name: str) -> str:
     """The physical name of a thing; a tenant has no dot and no underscore, so no two tenants' names meet."""
-    return kind.value.format(tenant(caller)) + name
+    return _prefix(caller.org, caller.workload, kind) + name
 
 
 def own(caller: Caller, kind: Kind, physical: str) -> str:
@@ -80,6 +81,11 @@ def tenant(caller: Caller) -> str:
     if not TENANT.fullmatch(known):
         raise PermissionDenied("Streams need a token of an organisation.")
     return known
+
+
+@functools.lru_cache(maxsize=4096)
+def _prefix(org: str, workload: str, kind: Kind) -> str:
+    return kind.value.format(tenant(Caller(org=org, workload=workload)))
 
 
 # Names.
