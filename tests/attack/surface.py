@@ -97,7 +97,10 @@ def requests(rpc: Rpc, values: Values) -> Iterator[list[Message]]:
     """
     descriptor = rpc.method.input_type
     if rpc.method.client_streaming:
-        yield list(_messages(descriptor, values, 0))
+        kinds: dict[str | None, Message] = {}
+        for message in _messages(descriptor, values, 0):
+            kinds.setdefault(message.WhichOneof(descriptor.oneofs[0].name), message)
+        yield list(kinds.values())
         return
     for count, message in enumerate(_messages(descriptor, values, 0)):
         if count == MOST:
