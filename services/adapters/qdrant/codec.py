@@ -329,7 +329,9 @@ class Filters:
             case "range":
                 bounds = {name.name: value for name, value in message.range.ListFields() if name.name != "field"}
                 if not bounds or not all(map(math.isfinite, bounds.values())):
-                    raise InvalidArgument("A range has a bound or more, which are finite numbers.", field=f"{where}.range")
+                    raise InvalidArgument(
+                        "A range has a bound or more, which are finite numbers.", field=f"{where}.range"
+                    )
                 return self.kit.range(path(message.range.field, f"{where}.range.field"), bounds)
             case "time_range":
                 times = {
