@@ -511,7 +511,8 @@ def _rows_of(data: bytes, options: sql_pb2.CopyOptions) -> list[list[str | None]
     text = data.decode()
     if options.format == sql_pb2.COPY_FORMAT_TEXT:
         null = options.null_text if options.HasField("null_text") else "\\N"
-        lines: Iterable[list[str]] = [line.split(options.delimiter or "\t") for line in text.splitlines()]
+        whole = text.removesuffix("\n").split("\n") if text else []
+        lines: Iterable[list[str]] = [line.split(options.delimiter or "\t") for line in whole]
         rows = [[None if item == null else _unescaped(item) for item in line] for line in lines]
     else:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=options.delimiter or ",")

@@ -69,8 +69,8 @@ class Pools:
             self._reaper.cancel()
         for place in list(self._pools):
             self.purge(place)
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        ending = [*self._tasks, *([self._reaper] if self._reaper is not None else [])]
+        await asyncio.gather(*ending, return_exceptions=True)
 
     @asynccontextmanager
     async def connection(self, place: Place) -> AsyncIterator[Connection]:
