@@ -33,7 +33,8 @@ PARALLEL_DOWNLOADS = 8
 MACHINES = ("x86_64", "aarch64")
 LAST_LINES = 25
 VERSION_ARGUMENTS = {"go": ("env", "GOVERSION"), "redis-server": ("--version",)}
-BUILD_SPACE = 10_000_000_000
+BUILD_SPACE = 5_000_000_000
+BUILD_SPACE_EACH = 2_400_000_000
 DOWNLOAD_SPACE = 2_000_000_000
 
 
@@ -95,7 +96,8 @@ def refuse_other_machines() -> None:
 
 def refuse_full_disk(cache: Path, missing: Iterable[Engine]) -> None:
     """Stop before minutes of work that cannot end well."""
-    needed = BUILD_SPACE if any(engine.kind == "go" for engine in missing) else DOWNLOAD_SPACE
+    compiled = sum(engine.kind == "go" for engine in missing)
+    needed = BUILD_SPACE + compiled * BUILD_SPACE_EACH if compiled else DOWNLOAD_SPACE
     free = shutil.disk_usage(cache).free
     if free < needed:
         raise EngineError(
