@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -296,6 +297,7 @@ class Process:
         self.health.is_ready = True
         if self._rpc:
             await self._rpc.ready()
+        gc.freeze()  # what was made until now stays: looking through it again and again would hold calls up
         telemetry.log.info("ready", port=self.settings.app_port)
 
     @job("kernel-cleanup", schedule="0 30 3 * * *")

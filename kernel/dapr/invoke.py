@@ -10,6 +10,7 @@ import httpx
 
 from isa_common import (
     Aborted,
+    Code,
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
@@ -21,6 +22,7 @@ from isa_common import (
     Unauthenticated,
     Unavailable,
 )
+from isa_common.errors import error_class
 from kernel import telemetry
 from kernel.caller import Caller
 
@@ -85,6 +87,7 @@ class Invoke:
         raise self._error(app_id, response)
 
     def _error(self, app_id: str, response: httpx.Response) -> IsaError:
+        """Our error for an answer: what the room itself says it is, else what its status stands for."""
         cls = CLASSES.get(response.status_code, Unavailable if response.status_code >= 500 else Internal)
         problem: Mapping[str, object] = {}
         with contextlib.suppress(ValueError):  # a proxy may answer no JSON
@@ -92,7 +95,15 @@ class Invoke:
             problem = parsed if isinstance(parsed, dict) else {}
         if "errorCode" in problem:  # daprd itself could not reach the room
             return Unavailable(f"{app_id} is not reached.")
-        return cls(str(problem.get("detail", f"{app_id} answered {response.status_code}.")))
+        code, reason, details = problem.get("code"), problem.get("reason"), problem.get("details")
+        if isinstance(code, str) and code in Code.__members__ and isinstance(reason, str):
+            cls = error_class(Code[code], reason)
+        error = cls(str(problem.get("detail", f"{app_id} answered {response.status_code}.")))
+        if isinstance(reason, str):
+            error.reason = reason
+        if isinstance(details, dict):
+            error.details = {str(name): str(value) for name, value in details.items()}
+        return error
 
     async def close(self) -> None:
         """Close its connections."""

@@ -14,6 +14,7 @@ from dapr.proto.runtime.v1 import pubsub_pb2, secret_pb2, state_pb2
 
 from isa_common import (
     Aborted,
+    AlreadyExists,
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
@@ -350,3 +351,15 @@ def test_calls_to_the_sidecar_carry_its_token_where_there_is_one() -> None:
 
     assert ("dapr-api-token", "t") in with_token.metadata
     assert not any(name == "dapr-api-token" for name, _ in without.metadata)
+
+
+async def test_an_answer_keeps_the_code_reason_and_details_that_its_room_gave_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = {"detail": "Taken.", "code": "ALREADY_EXISTS", "reason": "ADDRESS_TAKEN", "details": {"address": "a@b"}}
+    invoke = invoke_with(lambda _: httpx.Response(409, json=body), monkeypatch)
+
+    with pytest.raises(AlreadyExists, match="Taken") as refused:
+        await invoke.get("users", "/v1/x")
+
+    assert (refused.value.reason, refused.value.details) == ("ADDRESS_TAKEN", {"address": "a@b"})
