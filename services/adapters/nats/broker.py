@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
@@ -13,7 +14,7 @@ from google.rpc.status_pb2 import Status
 from isa_common import DeadlineExceeded, IsaError
 from kernel import Caller, status
 from kernel.shares import Shares
-from services.adapters.nats.codec import Tokens, items
+from services.adapters.nats.codec import Tokens, items, tenant
 from services.adapters.nats.connection import Connection
 
 Request = TypeVar("Request")
@@ -47,6 +48,11 @@ class Broker:
     tokens: Tokens
     shares: Shares
     limits: Limits
+    _making: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def making(self, caller: Caller) -> asyncio.Lock:
+        """Held while a tenant's things are counted and one more is made."""
+        return self._making.setdefault(tenant(caller), asyncio.Lock())
 
     def batch(self, caller: Caller, given: Sequence[Request], field: str) -> Sequence[Request]:
         """The items of a batch, which costs as many calls as it has items."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
@@ -42,7 +41,6 @@ class Buckets(Storage):
     """The part of the service that keeps values."""
 
     _broker: Broker
-    _making: asyncio.Lock
 
     async def create_bucket(self, caller: Caller, request: pb.CreateBucketRequest) -> pb.CreateBucketResponse:
         """Make a bucket, if the organisation may have one more."""
@@ -55,7 +53,7 @@ class Buckets(Storage):
             bytes_most=limits.stream_bytes_most,
             replicas=limits.replicas,
         )
-        async with self._making:
+        async with self._broker.making(caller):
             await self.another(caller, config["name"])
             told = await self._broker.connection.api(f"STREAM.CREATE.{config['name']}", config)
         return pb.CreateBucketResponse(bucket=bucket(caller, told))

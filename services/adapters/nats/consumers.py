@@ -41,14 +41,13 @@ class Consumers:
     """The part of the service that delivers until it hears that it is done."""
 
     _broker: Broker
-    _making: asyncio.Lock
 
     async def create_consumer(self, caller: Caller, request: pb.CreateConsumerRequest) -> pb.CreateConsumerResponse:
         """Make a durable consumer, if the organisation may have one more."""
         at = _stream(caller, request.stream)
         concerns(f"{request.stream}/{request.config.name}")
         config = consumer_config(caller, request.config)
-        async with self._making:
+        async with self._broker.making(caller):
             await self._another(caller)
             told = await self._broker.connection.api(
                 f"CONSUMER.CREATE.{at}.{config['name']}", {"stream_name": at, "config": config, "action": "create"}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Self
 
 import orjson
@@ -23,6 +23,8 @@ HEARTBEAT = 5
 PORTION = 256
 """Messages of one answer, and of one portion of a reader."""
 PORTION_BYTES = 1 << 20
+AGAIN = 0.25
+"""Seconds between a reader's attempts to go on."""
 FORGOTTEN = 30 * SECOND
 """Nanoseconds after which JetStream forgets a reader that went away."""
 
@@ -130,7 +132,7 @@ async def read(
 
     Without `follow` it ends there. A reader that follows goes on after an outage where it was.
     """
-    is_done = False
+    is_done = is_begun = False
     while True:
         config = {
             "ack_policy": "none",
@@ -142,7 +144,14 @@ async def read(
             "max_deliver": 1,
             **start,
         }
-        made = await connection.api(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
+        try:
+            made = await connection.api(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
+        except (TimeoutError, Unavailable):
+            if not is_begun:
+                raise
+            await asyncio.sleep(AGAIN)
+            continue
+        is_begun = True
         last, expected = made["delivered"]["stream_seq"], 1
         try:
             async with Pull(connection, stream, made["name"]) as pull:
@@ -155,9 +164,7 @@ async def read(
                     await pull.wait()
                     while taken := pull.take():
                         places = [Place(message) for message in taken]
-                        if [place.consumer_sequence for place in places] != list(
-                            range(expected, expected + len(taken))
-                        ):
+                        if [place.consumer_sequence for place in places] != [*range(expected, expected + len(taken))]:
                             pull.interruptions += 1
                             break
                         expected += len(taken)
@@ -166,6 +173,8 @@ async def read(
                         yield taken, is_done and not was_done
                     if pull.interruptions:
                         break
+        except (NotFound, Unavailable):  # its consumer went, or NATS did: if the stream is gone too, the next one says so
+            await asyncio.sleep(AGAIN)
         finally:
             await _forget(connection, stream, made["name"])
         if is_done and not follow:
@@ -179,10 +188,3 @@ async def _forget(connection: Connection, stream: str, consumer: str) -> None:
     """Delete a reader's consumer without waiting for it; JetStream would do so later by itself."""
     with contextlib.suppress(IsaError):
         await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}", b"")
-
-
-async def messages(source: AsyncIterator[tuple[list[Msg], bool]]) -> AsyncIterator[Msg]:
-    """The messages of a reader, one by one."""
-    async for taken, _ in source:
-        for message in taken:
-            yield message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from nats.errors import Error
@@ -21,7 +20,6 @@ class Streams(Messages, Buckets, Consumers):
     def __init__(self, broker: Broker, *, key: Callable[[], Awaitable[bytes]]) -> None:
         self._broker = broker
         self._key = key
-        self._making = asyncio.Lock()
 
     async def start(self) -> None:
         """Begin to connect."""

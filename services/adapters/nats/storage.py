@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -40,13 +39,12 @@ class Storage:
     """The part of the service that keeps messages."""
 
     _broker: Broker
-    _making: asyncio.Lock
 
     async def create_stream(self, caller: Caller, request: pb.CreateStreamRequest) -> pb.CreateStreamResponse:
         """Make a stream, if the organisation may have one more."""
         concerns(request.config.name)
         config = self._stream_config(caller, request.config)
-        async with self._making:
+        async with self._broker.making(caller):
             await self.another(caller, config["name"])
             told = await self._broker.connection.api(f"STREAM.CREATE.{config['name']}", config)
         return pb.CreateStreamResponse(stream=stream(caller, told))
