@@ -12,7 +12,6 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -20,8 +19,9 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from functools import lru_cache
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -103,27 +103,24 @@ def acting(caller: Acting | None, org: str, user: str) -> dict[str, str]:
     return {name: value for name, value in (("isa-org", org), ("isa-user", user)) if value}
 
 
-class Row:
+class Row(tuple[Any, ...]):
     """One row: by name `row["title"]`, by position `row[0]`, `dict(row)`; of equal names the first counts."""
 
-    __slots__ = ("_shape", "_values")
-
-    def __init__(self, shape: _Shape, values: Sequence[Any]) -> None:
-        self._shape = shape
-        self._values = values
+    __slots__ = ()
+    _shape: ClassVar[_Shape]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names, in order; they may repeat."""
         return self._shape.names
 
-    def __getitem__(self, key: str | int) -> Any:
-        return self._values[key if isinstance(key, int) else self._shape.index[key]]
+    def __getitem__(self, key: Any) -> Any:
+        return tuple.__getitem__(self, self._shape.index[key] if isinstance(key, str) else key)
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a column, or the default when there is no such column."""
         position = self._shape.index.get(name)
-        return default if position is None else self._values[position]
+        return default if position is None else self[position]
 
     def keys(self) -> tuple[str, ...]:
         """The names, each once."""
@@ -131,40 +128,46 @@ class Row:
 
     def values(self) -> tuple[Any, ...]:
         """The values, in the order of the columns."""
-        return tuple(self._values)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
+        return tuple(self)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Row):
-            return self.columns == other.columns and self.values() == other.values()
-        return NotImplemented
+        if isinstance(other, Row) and self.columns != other.columns:
+            return False
+        return tuple.__eq__(self, other) if isinstance(other, tuple) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # holds lists
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _row, (self._shape.columns, tuple(self))
 
     def __repr__(self) -> str:
-        pairs = ", ".join(f"{name}={value!r}" for name, value in zip(self.columns, self._values, strict=True))
+        pairs = ", ".join(f"{name}={value!r}" for name, value in zip(self.columns, self, strict=True))
         return f"Row({pairs})"
 
 
+def _row(columns: tuple[tuple[str, str], ...], values: tuple[Any, ...]) -> Row:
+    """A row out of a pickle."""
+    return _shape(columns).row(values)
+
+
 class _Shape:
-    """The columns that the rows of one result share."""
+    """The columns that the rows of one result share, and the class of these rows: a tuple has no room for them."""
 
-    __slots__ = ("decoders", "has_json", "index", "names", "types")
+    __slots__ = ("columns", "decoders", "has_json", "index", "names", "row")
 
-    def __init__(self, columns: Sequence[sql_pb2.Column]) -> None:
-        self.names = tuple(column.name for column in columns)
-        self.types = tuple(column.type for column in columns)
+    def __init__(self, columns: tuple[tuple[str, str], ...]) -> None:
+        self.columns = columns
+        self.names = tuple(name for name, _ in columns)
         self.index: dict[str, int] = {}
         for position, name in enumerate(self.names):
             self.index.setdefault(name, position)
-        found = ((position, decoder(kind)) for position, kind in enumerate(self.types))
+        found = ((position, decoder(kind)) for position, (_, kind) in enumerate(columns))
         self.decoders = [(position, decode) for position, decode in found if decode is not None]
-        self.has_json = any(kind.startswith("json") for kind in self.types)
+        self.has_json = any(kind.startswith("json") for _, kind in columns)
+        self.row: type[Row] = type("Row", (Row,), {"__slots__": (), "_shape": self})
 
     def rows(self, page: bytes) -> list[Row]:
         if not page:
@@ -179,10 +182,13 @@ class _Shape:
                 for position, decode in self.decoders:
                     columns[position] = decode(columns[position])
                 values = list(zip(*columns, strict=True))
-            return [Row(self, row) for row in values]
+            return list(map(self.row, values))
         finally:
             if is_collecting:
                 gc.enable()
+
+
+_shape = lru_cache(maxsize=1024)(_Shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +374,7 @@ class Sql:
         shape, request = None, sql_pb2.QueryRequest(statement=statement)
         async for response in self._transport.stream(_QUERY, request, timeout=timeout, acting=self._acting):
             if shape is None:
-                shape = _Shape(response.rows.columns)
+                shape = _shape_of(response.rows)
             for row in shape.rows(response.rows.rows):
                 yield row
 
@@ -649,4 +655,8 @@ def _result(result: sql_pb2.Result) -> Result:
 
 
 def _rows(rows: sql_pb2.Rows) -> list[Row]:
-    return _Shape(rows.columns).rows(rows.rows)
+    return _shape_of(rows).rows(rows.rows)
+
+
+def _shape_of(rows: sql_pb2.Rows) -> _Shape:
+    return _shape(tuple((column.name, column.type) for column in rows.columns))

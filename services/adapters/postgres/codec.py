@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -43,19 +43,23 @@ def _timestamptz(text: str) -> str:
     return f"{text[:-3].replace(' ', 'T', 1)}Z" if text.endswith("+00") else text
 
 
-def _timestamptz_column(texts: Sequence[str | None]) -> list[str | None]:
-    """The same for a column, without a call a value."""
-    return [
-        f"{text[:-3].replace(' ', 'T', 1)}Z" if text is not None and text.endswith("+00") else text for text in texts
-    ]
+def _timestamptz_column(texts: Sequence[str | None]) -> list[Any]:
+    """The same for a column, at once where all of it is as usual."""
+    if None not in texts:
+        whole = "\n".join(cast("Sequence[str]", texts)) + "\n"
+        if whole.count(" ") == whole.count("+00\n") == len(texts):
+            return whole.replace(" ", "T").replace("+00\n", "Z\n").split("\n")[:-1]
+    return [None if text is None else _timestamptz(text) for text in texts]
 
 
 def _timestamp(text: str) -> str:
     return text if text.endswith("BC") else text.replace(" ", "T", 1)
 
 
-def _json_column(texts: Sequence[str | None]) -> list[orjson.Fragment | None]:
-    return [orjson.Fragment(text) if text is not None else None for text in texts]
+def _json_column(texts: Sequence[str | None]) -> list[Any]:
+    if None not in texts:
+        return list(map(orjson.Fragment, cast("Sequence[str]", texts)))
+    return [None if text is None else orjson.Fragment(text) for text in texts]
 
 
 def _float(text: str) -> float | str:

@@ -361,7 +361,7 @@ class Sql:
     async def _read(
         self, connection: Connection, caller: Caller, statement: sql_pb2.Statement
     ) -> AsyncGenerator[tuple[Any, list[Any]], None]:
-        """Read in a transaction of its own, anew when a table had changed."""
+        """Read in a transaction of its own, anew when a table had changed; the pool ends it, beside the answer."""
         is_first = True
         try:
             await connection.execute(begin(caller, "BEGIN READ ONLY"))
@@ -376,7 +376,6 @@ class Sql:
             await connection.execute(begin(caller, "BEGIN READ ONLY"))
             async for found in read(connection, statement, self._limits):
                 yield found
-        await connection.execute("COMMIT")
 
     async def _fetch(self, place: Place, caller: Caller, statement: sql_pb2.Statement) -> sql_pb2.FetchResponse:
         rows: list[Any] = []

@@ -60,11 +60,9 @@ class Scripted:
     def _rows(self, sql: str, params: tuple[object, ...]) -> list[Row]:
         assert pgparse.parse(sql)
         self.asked.append((" ".join(sql.split()), params))
-        shape = _Shape([])
-        shape.names = tuple(TABLE.c.keys())
-        shape.index = {name: position for position, name in enumerate(shape.names)}
+        shape = _Shape(tuple((name, "text") for name in TABLE.c.keys()))  # noqa: SIM118 -- keys, not columns
         found = self.answers.pop(0) if self.answers else []
-        return [Row(shape, list(each) if isinstance(each, tuple) else list(vars(each).values())) for each in found]
+        return [shape.row(each if isinstance(each, tuple) else vars(each).values()) for each in found]
 
     async def query(self, sql: str, *params: object, timeout: object = None) -> list[Row]:
         return self._rows(sql, params)

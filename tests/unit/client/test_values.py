@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
+import pickle
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -14,7 +16,6 @@ from uuid import UUID
 import pytest
 
 import isa_common
-from isa.sql.v1 import sql_pb2
 from isa_common import Code, InvalidArgument, IsaError, Row, Statement
 from isa_common._sql import _Shape
 from isa_common._values import encode
@@ -67,14 +68,15 @@ def test_a_value_without_a_wire_form_is_named() -> None:
 
 
 def test_a_row_is_read_by_name_by_position_and_as_a_dictionary() -> None:
-    columns = [sql_pb2.Column(name=name, type=kind) for name, kind in (("id", "int8"), ("at", "date"), ("id", "text"))]
-    (row,) = _Shape(columns).rows(b'[["5","2026-01-02","x"]]')
+    (row,) = _Shape((("id", "int8"), ("at", "date"), ("id", "text"))).rows(b'[["5","2026-01-02","x"]]')
 
     assert (row["id"], row[1], row[-1]) == (5, date(2026, 1, 2), "x")
     assert dict(row) == {"id": 5, "at": date(2026, 1, 2)}
     assert row.columns == ("id", "at", "id")
     assert (len(row), tuple(row), row.get("none", 3)) == (3, (5, date(2026, 1, 2), "x"), 3)
     assert repr(row) == "Row(id=5, at=datetime.date(2026, 1, 2), id='x')"
+    assert pickle.loads(pickle.dumps(row)) == row == copy.copy(row)
+    assert row == (5, date(2026, 1, 2), "x") and row != (5,)
     with pytest.raises(KeyError):
         row["none"]
 
