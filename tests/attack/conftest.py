@@ -78,12 +78,15 @@ async def isa_of(address: str) -> AsyncIterator[Callable[[str], Isa]]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was tried on each engine, and what came of it."""
     total: dict[str, Tally] = {}
+    floods: list[dict[str, float]] = []
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):
                 if name == "attack" and getattr(report, "when", "") == "teardown":
                     _add(total, json.loads(value))
-    if not total:
+                if name == "flood" and getattr(report, "when", "") == "call":
+                    floods.append(json.loads(value))
+    if not total and not floods:
         return
     terminalreporter.section("attack: two tenants, every RPC")
     line = "{:<10} {:>8} {:>14} {:>10} {:>16}"
@@ -92,6 +95,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         share = f"{tally.audited} of {tally.calls}"
         terminalreporter.write_line(
             line.format(tally.engine, tally.cases, tally.leaked_bytes, len(tally.faults), share)
+        )
+    for flood in floods:
+        ratio = flood["flooded"] / flood["quiet"]
+        terminalreporter.write_line(
+            f"a neighbour's p99 beside a flooding tenant: {flood['flooded']:.1f} ms, {ratio:.2f} x its quiet "
+            f"{flood['quiet']:.1f} ms (wanted: at most 2 x, on a machine that does nothing else)"
         )
 
 
