@@ -41,6 +41,8 @@ _COMMANDS = {
 """Under which name a pipeline has the command of a method."""
 _ONCE = replace(_METHODS["Set"], is_idempotent=False)
 """Set under a condition, which may no longer hold when the first attempt was done."""
+_LEVELS = {name: each.GetOptions().idempotency_level for name, each in _SERVICE.methods_by_name.items()}
+"""Reads, what may be repeated, and what may not: calls of one level share a pipeline."""
 _AGAIN = replace(_METHODS["Pipeline"], is_idempotent=True)
 """A pipeline of nothing but what may be repeated."""
 _MOST = 1000
@@ -109,8 +111,10 @@ class Cache:
         self._gets = Coalescer(self._get, self._get_all)
         self._sets = Coalescer(self._set, self._set_all)
         self._deletes = Coalescer(self._delete, self._delete_all)
-        self._safe = Coalescer(self._run, self._run_again)
-        self._others = Coalescer(self._run, self._run_all)
+        self._calls = {
+            level: Coalescer(self._run, self._run_all if level == _LEVELS["Pipeline"] else self._run_again)
+            for level in set(_LEVELS.values())
+        }
 
     @cached_property
     def organisation(self) -> Cache:
@@ -450,8 +454,7 @@ class Cache:
 
     async def _call(self, name: str, request: Message, timeout: timedelta | None) -> Any:
         """Call a method, in a pipeline when others are called at the same time."""
-        calls = self._safe if _METHODS[name].is_idempotent else self._others
-        return await calls((name, request), timeout)
+        return await self._calls[_LEVELS[name]]((name, request), timeout)
 
     async def _get(self, key: str, timeout: timedelta | None) -> bytes:
         request = cache_pb2.GetRequest(scope=self._scope, key=key)

@@ -403,6 +403,22 @@ async def test_commands_of_a_pipeline_run_in_their_order_and_fail_each_for_itsel
     assert [each.error.code for each in response.outcomes if each.HasField("error")] == [9, 5, 3, 3]
 
 
+async def test_a_pipeline_needs_the_permissions_of_all_its_commands(engines: Engines, swept: None) -> None:
+    viewer = Caller(org=fresh_org(), user="user-1", roles=frozenset({"viewer"}))
+    exists = cache_pb2.Command(exists=cache_pb2.ExistsRequest(key="k"))
+    write = cache_pb2.Command(set=cache_pb2.SetRequest(key="k", value=b"v"))
+    cache = adapter(engines).implementation
+    await cache.start()
+
+    read = await cache.pipeline(viewer, cache_pb2.PipelineRequest(commands=[exists]))
+    with pytest.raises(PermissionDenied):
+        await cache.pipeline(viewer, cache_pb2.PipelineRequest(commands=[exists, write]))
+
+    assert not read.outcomes[0].exists.exists
+    assert not (await cache.exists(viewer, exists.exists)).exists
+    await cache.stop()
+
+
 def _methods() -> dict[str, Any]:
     from isa_common._cache import _METHODS
 

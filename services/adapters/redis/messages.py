@@ -96,7 +96,7 @@ class Channels:
         if push[0] != b"pmessage":
             return
         _, names, channel, data = push
-        name = channel.decode()
+        name = channel.decode(errors="replace")
         for listener in self._listeners.get(names, ()):
             if listener.fits(name):
                 listener.take(name, data)

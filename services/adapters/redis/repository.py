@@ -59,6 +59,8 @@ class Cache(Values, Hashes, Lists, Sets, Locks):
         """Run commands: at once as far as their answers fit, in their order always, as all share one connection."""
         commands = request.commands
         permit(commands, "commands")
+        for permission in {PERMISSIONS[kind] for each in commands if (kind := each.WhichOneof("command"))}:
+            caller.require(permission)
         self._shares.spend(caller, len(commands) - 1)
         full = await self._full(caller, commands)
         response = cache_pb2.PipelineResponse()
@@ -113,7 +115,6 @@ class Cache(Values, Hashes, Lists, Sets, Locks):
         try:
             if not name:
                 raise InvalidArgument("The command is empty.", field="command")
-            caller.require(PERMISSIONS[name])
             request, method = getattr(command, name), getattr(self, name)
             if name == "acquire_lock" and request.HasField("wait"):
                 raise InvalidArgument("In a pipeline a lock is not waited for.", field="wait")
