@@ -7,27 +7,22 @@ from isa_common._client import Isa
 from isa_common._logs import Direction, Entry, Logs, LogStatistics, Page, Sample, Samples
 from isa_common._objects import Bucket, ObjectInfo, ObjectPage, Objects, Part, SignedForm, SignedUrl
 from isa_common._sql import CopyFormat, Isolation, OpenTransaction, Result, Row, Sql, Statement, Transaction
-from isa_common._streams import (
+from isa_common._stream_readers import Consumption, Replay, Responder, Subscription, Watch
+from isa_common._stream_values import (
     Consumer,
-    Consumption,
     Delivery,
     Discard,
     KeyEntry,
     KeyOperation,
-    KeyValueBucket,
     KeyValueStatus,
     Message,
     Outgoing,
     Published,
-    Replay,
-    Responder,
     Retention,
     Start,
     Stream,
-    Streams,
-    Subscription,
-    Watch,
 )
+from isa_common._streams import KeyValueBucket, Streams
 from isa_common._usage import Share, Usage, Used
 from isa_common._vectors import (
     Collection,

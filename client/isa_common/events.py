@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 from uuid import uuid4
 
-from isa_common._streams import Delivery, Outgoing, Published, Start, Streams
+from isa_common._stream_values import Delivery, Outgoing, Published, Start
+from isa_common._streams import Streams
 from isa_common._typed import Codec, Format
 from isa_common.errors import IsaError, Unavailable
 
