@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -170,8 +171,11 @@ class Objects:
         self, bucket: str, key: str, *, start: int = 0, end: int | None = None, timeout: timedelta | None = None
     ) -> bytes:
         """Return an object's bytes, or some of them: from `start` (negative: before the end) to `end`."""
-        reading = self.read(bucket, key, start=start, end=end, timeout=timeout)
-        return b"".join([data async for data in reading])
+        whole = io.BytesIO()
+        async with contextlib.aclosing(self.read(bucket, key, start=start, end=end, timeout=timeout)) as reading:
+            async for data in reading:
+                whole.write(data)
+        return whole.getvalue()
 
     async def read(
         self,
@@ -183,7 +187,7 @@ class Objects:
         if_match: str = "",
         if_none_match: str = "",
         timeout: timedelta | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Return an object's bytes as they come, checked; after an outage it goes on where it was.
 
         PreconditionFailed says that the object has another etag than `if_match`, or that of `if_none_match`.

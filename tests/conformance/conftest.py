@@ -93,9 +93,9 @@ class NoSpool:
 
 
 @asynccontextmanager
-async def serving(adapter: Adapter, *, port: int = 0) -> AsyncIterator[str]:
-    """Serve an adapter, on a free port when none is given."""
-    chain = Permitted(service="test", spool=NoSpool(), identity=Identity(), errors=adapter.errors)
+async def serving(adapter: Adapter, *, port: int = 0, shares: Shares | None = None) -> AsyncIterator[str]:
+    """Serve an adapter, on a free port when none is given; with the shares that its parts have, where they matter."""
+    chain = Permitted(service="test", spool=NoSpool(), identity=Identity(), errors=adapter.errors, shares=shares)
     server = RpcServer(f"127.0.0.1:{port}", chain=chain)
     server.add(adapter)
     await adapter.implementation.start()

@@ -25,10 +25,12 @@ class Settings(RoomSettings):
     """Whose sessions sign URLs, by AssumeRole at the store; MinIO takes any well-formed name."""
     timeout: Seconds = timedelta(seconds=30)
     """How long the store, or a client in the middle of an upload, may stay silent."""
-    memory: int = Field(128 << 20, ge=64 << 20)
-    """Bytes that uploads may hold at a time; more of them wait."""
-    memory_each: int = Field(64 << 20, ge=64 << 20)
+    memory: int = Field(192 << 20, ge=64 << 20)
+    """Bytes of unfinished parts that uploads may hold at a time; more of them wait."""
+    memory_each: int = Field(64 << 20, ge=32 << 20)
     """Of them, for one organisation."""
+    part_timeout: Seconds = timedelta(minutes=5)
+    """How long a client may take to send 8 MiB of an upload."""
     buckets: int = Field(100, gt=0)
     """Buckets that an organisation may have."""
 
@@ -48,6 +50,7 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
         parts.shares,
         budget=Budget(settings.memory, each=settings.memory_each),
         idle=settings.timeout,
+        slowest=settings.part_timeout,
         buckets=settings.buckets,
     )
     return Adapter(service="isa.objects.v1.Objects", implementation=objects, errors=ERRORS)

@@ -18,10 +18,11 @@ Header = objects_pb2.UploadHeader | objects_pb2.UploadPartHeader
 class Incoming:
     """The requests of one upload."""
 
-    def __init__(self, requests: AsyncIterator[Request], *, most: int, idle: timedelta) -> None:
+    def __init__(self, requests: AsyncIterator[Request], *, most: int, idle: timedelta, slowest: timedelta) -> None:
         self._requests = requests
         self._most = most
         self._idle = idle.total_seconds()
+        self._slowest = slowest.total_seconds()
         self._declared: int | None = None
         self._sha256 = b""
         self._hash = hashlib.sha256()
@@ -47,6 +48,13 @@ class Incoming:
 
     async def part(self, size: int) -> bytes:
         """The next bytes: as many as asked for and up to a message more, or what was left before the finish."""
+        try:
+            async with asyncio.timeout(self._slowest):
+                return await self._gathered(size)
+        except TimeoutError:
+            raise DeadlineExceeded(f"The upload is too slow: {size} bytes in {self._slowest:g} seconds.") from None
+
+    async def _gathered(self, size: int) -> bytes:
         pieces: list[bytes] = []
         held = 0
         while held < size:

@@ -6,9 +6,10 @@ import asyncio
 import base64
 import time
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ from isa_common import (
 )
 from kernel import Caller, concerns, status
 from kernel.shares import Shares
-from services.adapters.minio.budget import Budget
+from services.adapters.minio.budget import Budget, Gathering
 from services.adapters.minio.codec import (
     LONGEST_KEY,
     Cursor,
@@ -58,7 +59,6 @@ PART = 8 * MIB
 """Bytes of a part of a streamed upload; what is smaller goes in one piece."""
 IN_FLIGHT = 2
 """Parts of one upload on their way to the store while the next is gathered."""
-LONGEST_MESSAGE = 16 * MIB
 LARGEST = 64 << 30
 """Bytes of an object that comes in one stream: S3 counts 10,000 parts."""
 LARGEST_PART = 16 * MIB
@@ -77,23 +77,38 @@ KNOWN = 10_000
 TAG = "isa-tenant"
 """Tag of a bucket that names whose it is."""
 COUNTING = 50
-"""A count of stored bytes is taken again after so many times the time that it took: 2 % go into counting."""
+"""A count of stored bytes holds for so many times the time that it took."""
+LONGEST_COUNT = 60.0
+"""Seconds for which it holds at most."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """Stored bytes as they were listed, and how many had been added by then."""
+
+    size: int
+    added: int
+    until: float
+
+
 class Objects:
     """The `isa.objects.v1.Objects` service on an S3 store."""
 
-    def __init__(self, store: Store, shares: Shares, *, budget: Budget, idle: timedelta, buckets: int) -> None:
+    def __init__(
+        self, store: Store, shares: Shares, *, budget: Budget, idle: timedelta, slowest: timedelta, buckets: int
+    ) -> None:
         self._store = store
         self._shares = shares
         self._budget = budget
         self._idle = idle
+        self._slowest = slowest
         self._buckets = buckets
         self._owned: dict[str, float] = {}
-        self._counted: dict[str, tuple[int, float]] = {}
+        self._counted: dict[str, _Count] = {}
+        self._added: Counter[str] = Counter()
         self._abandoned: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -107,11 +122,23 @@ class Objects:
         await self._store.stop()
 
     async def stored(self, org: str) -> int:
-        """Bytes of an organisation's objects and of the parts of its unfinished uploads."""
+        """Bytes of an organisation's objects and of the parts of its unfinished uploads.
+
+        Counted by listing, at most so often that a fiftieth of the time goes into it; in between, what was added here
+        is added, and what was deleted is seen a little later.
+        """
+        counted = self._counted.get(org)
         now = time.monotonic()
-        size, until = self._counted.get(org, (0, 0.0))
-        if now < until:
-            return size
+        if counted is None or now > counted.until:
+            added = self._added[org]
+            size = await self._count(org)
+            took = time.monotonic() - now
+            if len(self._counted) >= KNOWN:
+                self._counted.clear()
+            counted = self._counted[org] = _Count(size, added, now + min(COUNTING * took, LONGEST_COUNT))
+        return counted.size + self._added[org] - counted.added
+
+    async def _count(self, org: str) -> int:
         size = 0
         async for bucket in self._buckets_of(org):
             async for page in self._pages("list_objects_v2", Bucket=bucket["Name"]):
@@ -121,10 +148,6 @@ class Objects:
                     which = {"Bucket": bucket["Name"], "Key": upload["Key"], "UploadId": upload["UploadId"]}
                     async for parts in self._pages("list_parts", **which):
                         size += sum(each["Size"] for each in parts.get("Parts", ()))
-        if len(self._counted) >= KNOWN:
-            self._counted.clear()
-        done = time.monotonic()
-        self._counted[org] = (size, done + COUNTING * (done - now))
         return size
 
     async def create_bucket(self, caller: Caller, request: pb.CreateBucketRequest) -> pb.CreateBucketResponse:
@@ -177,7 +200,7 @@ class Objects:
 
     async def upload(self, caller: Caller, requests: AsyncIterator[pb.UploadRequest]) -> pb.UploadResponse:
         """Store an object: in one piece, or in parts that nobody sees before they are complete."""
-        incoming = Incoming(requests, most=LARGEST, idle=self._idle)
+        incoming = Incoming(requests, most=LARGEST, idle=self._idle, slowest=self._slowest)
         header = await incoming.header()
         assert isinstance(header, pb.UploadHeader), "the type of the requests says so"
         key = checked_key(header.key)
@@ -190,8 +213,9 @@ class Objects:
         condition = _condition(header.condition)
         await self._shares.room(caller, size or 0)
         await self._make_way(bucket, key)
-        most = IN_FLIGHT * PART + PART + LONGEST_MESSAGE
-        async with self._budget.held(tenant_of(caller), most if size is None else min(size, most)):
+        gathering = Gathering(self._budget, tenant_of(caller))
+        try:
+            await gathering.take(PART if size is None else min(size, PART))
             data = await incoming.part(PART)
             if size is None:
                 await self._shares.room(caller, len(data))
@@ -200,7 +224,10 @@ class Objects:
                     answer = await self._s3.put_object(Bucket=bucket, Key=key, Body=data, **about, **condition)
             else:
                 grows = caller if size is None else None
-                answer = await self._in_parts(bucket, key, about, header.condition, data, incoming, grows)
+                answer = await self._in_parts(bucket, key, about, header.condition, data, incoming, gathering, grows)
+        finally:
+            gathering.give()
+        self._added[caller.org] += incoming.size
         facts = {**about, **answer, "Size": incoming.size, "LastModified": _date(answer)}
         return pb.UploadResponse(info=object_info(key, facts))
 
@@ -308,6 +335,7 @@ class Objects:
             **(about if is_new else {}),
             **expected,
         )
+        self._added[caller.org] += found["ContentLength"]
         facts = {**about, "Size": found["ContentLength"], **answer["CopyObjectResult"]}
         return pb.CopyResponse(info=object_info(key, facts))
 
@@ -365,7 +393,7 @@ class Objects:
 
     async def upload_part(self, caller: Caller, requests: AsyncIterator[pb.UploadPartRequest]) -> pb.UploadPartResponse:
         """Store a part."""
-        incoming = Incoming(requests, most=LARGEST_PART, idle=self._idle)
+        incoming = Incoming(requests, most=LARGEST_PART, idle=self._idle, slowest=self._slowest)
         header = await incoming.header()
         assert isinstance(header, pb.UploadPartHeader), "the type of the requests says so"
         which = await self._upload(caller, header)
@@ -376,6 +404,7 @@ class Objects:
         async with self._budget.held(tenant_of(caller), header.size):
             data = await incoming.part(LARGEST_PART + 1)
             answer = await self._s3.upload_part(**which, PartNumber=header.number, Body=data)
+        self._added[caller.org] += len(data)
         part = pb.Part(number=header.number, size=len(data), etag=answer["ETag"].strip('"'))
         return pb.UploadPartResponse(part=part)
 
@@ -598,6 +627,7 @@ class Objects:
         condition: pb.Condition,
         data: bytes,
         incoming: Incoming,
+        gathering: Gathering,
         grows: Caller | None,
     ) -> dict[str, Any]:
         """Send parts while more come in, and make them an object when everything is there and right."""
@@ -609,11 +639,16 @@ class Objects:
         try:
             while data:
                 number += 1
-                sending.add(asyncio.create_task(self._send(which, number, data)))
+                task = asyncio.create_task(self._send(which, number, data))
+                task.add_done_callback(gathering.passed_on())
+                sending.add(task)
                 if len(sending) >= IN_FLIGHT:
                     done, sending = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
                     sent += [task.result() for task in done]
-                data = b"" if incoming.is_whole else await incoming.part(PART)
+                if incoming.is_whole:
+                    break
+                await gathering.take(PART)
+                data = await incoming.part(PART)
                 if grows is not None:
                     await self._shares.room(grows, len(data))
             sent += await asyncio.gather(*sending)

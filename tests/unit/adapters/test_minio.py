@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from botocore.exceptions import ClientError
 from isa.objects.v1 import objects_pb2 as pb
 from isa_common import Code, DeadlineExceeded, InvalidArgument, IsaError, PermissionDenied
 from kernel import Caller
-from services.adapters.minio.budget import Budget
+from services.adapters.minio.budget import Budget, Gathering
 from services.adapters.minio.codec import (
     Cursor,
     ancestors,
@@ -207,11 +208,39 @@ async def test_who_leaves_a_budget_while_waiting_takes_nothing() -> None:
 
 
 async def test_a_client_that_stays_silent_is_told() -> None:
-    async def silent() -> object:
+    async def silent() -> AsyncIterator[pb.UploadRequest]:
         yield pb.UploadRequest(header=pb.UploadHeader(bucket="b", key="k"))
         await asyncio.Event().wait()
 
-    incoming = Incoming(silent(), most=10, idle=timedelta(milliseconds=1))
+    incoming = Incoming(silent(), most=10, idle=timedelta(milliseconds=1), slowest=timedelta(minutes=1))
     await incoming.header()
     with pytest.raises(DeadlineExceeded):
         await incoming.part(5)
+
+
+async def test_a_client_that_is_too_slow_is_told() -> None:
+    async def slow() -> AsyncIterator[pb.UploadRequest]:
+        yield pb.UploadRequest(header=pb.UploadHeader(bucket="b", key="k"))
+        while True:
+            await asyncio.sleep(0)
+            yield pb.UploadRequest(data=b"")
+
+    incoming = Incoming(slow(), most=10, idle=timedelta(minutes=1), slowest=timedelta(milliseconds=1))
+    await incoming.header()
+    with pytest.raises(DeadlineExceeded):
+        await incoming.part(5)
+
+
+async def test_what_one_upload_gathers_is_given_back_once() -> None:
+    budget = Budget(10, each=10)
+    gathering = Gathering(budget, "a")
+    await gathering.take(10)
+    done = gathering.passed_on()
+    gathering.give()
+    waiting = asyncio.create_task(budget.take("a", 10))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    done(None)
+    async with asyncio.timeout(1):
+        await waiting
