@@ -39,6 +39,7 @@ WORKDIR /app
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    GRPC_ENABLE_FORK_SUPPORT=0 \
     APP_HOST=0.0.0.0 \
     ISA_HOME=/var/lib/isa \
     ISA_SPOOL_DIR=/var/lib/isa/spool
