@@ -131,6 +131,8 @@ def databases_script(secrets: Mapping[str, str]) -> str:
         lines.append(f"ALTER ROLE {name} LOGIN NOSUPERUSER NOBYPASSRLS {extra} PASSWORD '{password}';")
 
     role("isa_tenants", "postgres-tenants-admin", "CREATEDB CREATEROLE")
+    lines.append("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC;")  # they show every tenant's login
+    lines.append("GRANT CONNECT ON DATABASE postgres TO isa_tenants;")
     for database in DATABASES:
         for kind in ROLES:
             role(f"{database}_{kind}", f"postgres-{database}-{kind}")

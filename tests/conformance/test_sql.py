@@ -596,7 +596,7 @@ async def test_a_tenants_login_reaches_no_other_database(sql_address: str, engin
         await right.sql.query("SELECT 1")
     host, _, port = engines.postgres.rpartition(":")
 
-    for database in (isolate(key, "org-right"), "conformance", "isa_tenants"):
+    for database in (isolate(key, "org-right"), "conformance", "isa_tenants", "postgres", "template1"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await asyncpg.connect(
                 host=host,

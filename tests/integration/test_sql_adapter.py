@@ -89,6 +89,29 @@ async def test_the_sidecar_routes_by_capability(stack: Stack, org: Organisation)
     assert rows == list(range(1, 20_001))
 
 
+@pytest.mark.ac("isa-cloud-prd:E2-US2:AC-2.1", "isa-cloud-prd:E2-US2:AC-2.3")
+async def test_transactions_and_copies_go_through_a_sidecar(stack: Stack, org: Organisation) -> None:
+    environment = sidecar_of(stack, "tasks")
+    target, token = f"127.0.0.1:{environment['DAPR_GRPC_PORT']}", environment["DAPR_API_TOKEN"]
+
+    async with Isa(target, token=org.token, sidecar=True, sidecar_token=token) as isa:
+        await isa.sql.execute("CREATE TABLE beans (id int PRIMARY KEY, name text)")
+        async with isa.sql.transaction() as tx:
+            await tx.execute("INSERT INTO beans VALUES (1, 'runner')")
+            assert (await tx.query("SELECT name FROM beans"))[0]["name"] == "runner"
+        held = await isa.sql.begin()
+        await held.execute("INSERT INTO beans VALUES (2, 'broad')")
+        await held.commit()
+        assert await isa.sql.copy_in("beans", rows=[(number, "x" * 100) for number in range(3, 5000)]) == 4997
+        size = 0
+        async for chunk in isa.sql.copy_out("TABLE beans"):
+            size += len(chunk)
+        together = await asyncio.gather(*(isa.sql.query("SELECT $1::int4", number) for number in range(50)))
+
+    assert size > 400_000
+    assert [rows[0][0] for rows in together] == list(range(50))
+
+
 async def test_each_call_of_a_tenant_leaves_a_record_that_names_the_tables(owner: Isa, org: Organisation) -> None:
     await owner.sql.execute("CREATE TABLE secrets (id int)")
     await owner.sql.query("SELECT * FROM secrets")
@@ -101,11 +124,11 @@ async def test_each_call_of_a_tenant_leaves_a_record_that_names_the_tables(owner
 
     for _ in range(100):
         records = await recorded()
-        if {action for action, _ in records} >= {"isa.sql.v1.Sql/Query", "isa.sql.v1.Sql/Execute"}:
+        if {action for action, _ in records} >= {"isa.sql.v1.Sql/Fetch", "isa.sql.v1.Sql/Execute"}:
             break
         await asyncio.sleep(0.2)
     assert ("isa.sql.v1.Sql/Execute", ["secrets"]) in records
-    assert ("isa.sql.v1.Sql/Query", ["secrets"]) in records
+    assert ("isa.sql.v1.Sql/Fetch", ["secrets"]) in records
 
 
 async def test_the_adapter_is_healthy_and_shows_no_reflection(direct: str) -> None:
