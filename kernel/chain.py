@@ -212,7 +212,7 @@ class Passage:
         """Take the steps back; return what the caller is told in place of what was raised."""
         chain, call, error = self._chain, self._call, raised
         chain.open.discard(self)
-        if self._cause and self._task and not self._task.uncancel() and isinstance(raised, asyncio.CancelledError):
+        if self._cause and self._task and not self._task.uncancel() and isinstance(raised, GONE):
             error = self._cause
         failure = ours(error, chain.errors or {}) if error else None
         if isinstance(failure, Cancelled) and time.monotonic() + SWEEP > self.deadline:

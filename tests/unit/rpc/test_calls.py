@@ -32,12 +32,16 @@ class Words:
 
     def __init__(self) -> None:
         self.began = asyncio.Event()
+        self.sent = 0
 
     async def one(self, caller: Caller, request: Word) -> Word:
         await self._wait(request)
         return Word(text="done")
 
     async def many(self, caller: Caller, request: Word) -> AsyncIterator[Word]:
+        while request.text == "flood":
+            self.sent += 1
+            yield Word(text="x" * 100_000)
         for letter in "ab":
             yield Word(text=letter)
         await self._wait(request)
@@ -230,6 +234,20 @@ async def test_a_revocation_ends_the_open_streams_of_its_subject(running: Set, k
     assert await running.recorded() == ["PERMISSION_DENIED"]
     for each in KINDS:
         assert await code_of(running.call(each)) is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_revocation_ends_the_stream_of_who_does_not_read(running: Set) -> None:
+    call = running.call("Many", "flood", timeout=None)
+    sent = -1
+    async with asyncio.timeout(10):
+        while not running.words.sent or running.words.sent > sent:  # until nothing more fits on the way
+            sent = running.words.sent
+            await asyncio.sleep(0.1)
+
+    running.revocations.note("org-a", 1, "suspended", None)
+
+    assert await running.recorded() == ["PERMISSION_DENIED"]
+    assert await code_of(call) is grpc.StatusCode.PERMISSION_DENIED
 
 
 @pytest.mark.parametrize("kind", KINDS)
