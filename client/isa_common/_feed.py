@@ -54,6 +54,9 @@ class Feed(Generic[Item, Response]):
     def _lost(self) -> None:
         """Note that the service was away."""
 
+    def _ended(self) -> None:
+        """Note that nothing more comes."""
+
     async def aclose(self) -> None:
         """End the call."""
         reader, self._reader = self._reader, None
@@ -139,5 +142,6 @@ class Feed(Generic[Item, Response]):
         except Exception as error:
             self._error = error
         finally:
+            self._ended()
             self._began.set()
             self._changed.set()

@@ -11,7 +11,7 @@ from typing import Self
 
 from isa.streams.v1 import streams_pb2 as pb
 from isa_common._feed import Feed
-from isa_common._stream_values import Delivery, KeyEntry, Message, delivery_of, entry_of, message_of
+from isa_common._stream_values import Delivery, KeyEntry, Message, Settle, delivery_of, entry_of, message_of
 from isa_common._transport import error_of
 from isa_common.errors import Unavailable
 
@@ -110,10 +110,12 @@ class Consumption(Feed[Delivery, pb.ConsumeResponse]):
         self,
         call: Callable[[AsyncIterator[pb.ConsumeRequest]], AsyncIterator[pb.ConsumeResponse]],
         opening: pb.ConsumeRequest,
+        settle: Settle,
     ) -> None:
         super().__init__()
         self._duplex = call
         self._opening = opening
+        self._settle_alone = settle
         self._settlements: deque[pb.Settlement] = deque()
         self._said = asyncio.Event()
         self._is_closing = False
@@ -123,6 +125,8 @@ class Consumption(Feed[Delivery, pb.ConsumeResponse]):
     async def aclose(self) -> None:
         """Send what was settled, and end the call."""
         self._is_closing = True
+        self._items.clear()
+        self._changed.set()
         self._said.set()
         if self._reader is not None:
             await asyncio.wait([self._reader], timeout=5)
@@ -163,16 +167,20 @@ class Consumption(Feed[Delivery, pb.ConsumeResponse]):
 
     def _lost(self) -> None:
         self._calls += 1  # what is said from now on waits for the next call
-        for waiting in self._confirming.values():
-            if not waiting.done():
-                waiting.set_exception(Unavailable("The service went away before it confirmed."))
-        self._confirming.clear()
+        self._ended()
         if self._is_closing:
             raise Unavailable("The service went away before it took all that was settled.")
 
+    def _ended(self) -> None:
+        for waiting in self._confirming.values():
+            if not waiting.done():
+                waiting.set_exception(self._error or Unavailable("The service went away before it confirmed."))
+        self._confirming.clear()
+
     async def _settle(self, settlement: pb.Settlement) -> None:
-        if self._error is not None:
-            raise self._error
+        if self._is_closing or self._error is not None:  # too late for this call
+            await self._settle_alone(settlement)
+            return
         confirmed = None
         if settlement.confirm:
             confirmed = self._confirming[settlement.ack_token] = asyncio.get_running_loop().create_future()
@@ -210,10 +218,12 @@ class Responder:
     ) -> None:
         """Take no more requests, and finish those at hand."""
         await self._subscription.aclose()
-        if self._server is not None:
-            await asyncio.wait([self._server])
         if self._running:
             await asyncio.wait(self._running)
+        if self._server is not None:
+            await asyncio.wait([self._server])
+            if kind is None:
+                self._server.result()
 
     async def wait(self) -> None:
         """Return when it was closed; raise what ended it."""

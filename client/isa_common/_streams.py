@@ -377,6 +377,7 @@ class Streams:
                 _METHODS["Consume"], requests, timeout=_FOREVER, acting=self._acting
             ),
             opening,
+            self._settling,
         )
 
     # Buckets.

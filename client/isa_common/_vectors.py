@@ -648,14 +648,16 @@ def _parts(points: Iterable[Point]) -> Iterator[list[pb.Point]]:
 
 
 def _point(message: pb.Point) -> Point:
-    return Point(_read_id(message.id), _stored(message), json.loads(message.payload) if message.payload else {})
+    return Point(_read_id(message.id), _stored(message), _object(message.payload))
 
 
 def _scored(messages: Iterable[pb.ScoredPoint]) -> list[ScoredPoint]:
-    return [
-        ScoredPoint(_read_id(each.id), each.score, json.loads(each.payload) if each.payload else {}, _stored(each))
-        for each in messages
-    ]
+    return [ScoredPoint(_read_id(each.id), each.score, _object(each.payload), _stored(each)) for each in messages]
+
+
+def _object(packed: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(packed.decode()) if packed else {}  # text is read quicker than bytes
+    return found
 
 
 def _stored(message: pb.Point | pb.ScoredPoint) -> Vector | dict[str, Vector] | None:

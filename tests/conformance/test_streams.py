@@ -779,6 +779,35 @@ async def test_consuming_settles_in_every_way(streams: Streams) -> None:
     assert (await streams.get_consumer("S", "c")).ack_floor == 3
 
 
+async def test_what_is_settled_after_consuming_counts_too(streams: Streams) -> None:
+    await streams.create_stream("S", ["s"])
+    await streams.create_consumer("S", "c")
+    for _ in range(2):
+        await streams.publish("s", durable=True)
+    async with streams.consume("S", "c") as deliveries:
+        late, lost = await following(deliveries), await following(deliveries)
+
+    await late.ack()
+    assert (await streams.get_consumer("S", "c")).ack_pending == 1
+    await streams.delete_consumer("S", "c")
+    with pytest.raises(NotFound):
+        await lost.ack()
+
+
+async def test_who_consumes_is_told_when_the_consumer_goes(streams: Streams) -> None:
+    await streams.create_stream("S", ["s"])
+    await streams.create_consumer("S", "c")
+    await streams.publish("s", durable=True)
+    async with streams.consume("S", "c") as deliveries:
+        delivery = await following(deliveries)
+        await streams.delete_consumer("S", "c")
+
+        with pytest.raises(NotFound):
+            await asyncio.wait_for(anext(deliveries), 20)
+        with pytest.raises(NotFound):
+            await delivery.ack(confirm=True)
+
+
 async def test_two_who_consume_share_the_messages(streams: Streams) -> None:
     await streams.create_stream("S", ["s"])
     await streams.create_consumer("S", "c")

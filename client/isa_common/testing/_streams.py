@@ -548,6 +548,8 @@ class MemoryStreams:
                 else:
                     await _woken(woken, 0.02 if consumer.sent else 1.0)
             settling.result()
+            if settled:
+                yield pb.ConsumeResponse(settled=settled)
         finally:
             log.changed.remove(woken)
             settling.cancel()

@@ -217,7 +217,7 @@ class Connection:
 
         async with asyncio.timeout(self._timeout):
             await client.connect(
-                self._url,
+                self._url.split(","),
                 user=self._user,
                 password=await self._password(),
                 name="isa",

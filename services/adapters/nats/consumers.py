@@ -148,6 +148,8 @@ class Consumers:
                         yield pb.ConsumeResponse(deliveries=deliveries, settled=outcomes)
                 settling.result()
                 await self._broker.connection.flush()
+                if settled:
+                    yield pb.ConsumeResponse(settled=settled)
             finally:
                 settling.cancel()
                 with suppress(asyncio.CancelledError, IsaError):

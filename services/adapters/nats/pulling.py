@@ -173,7 +173,10 @@ async def read(
                         yield taken, is_done and not was_done
                     if pull.interruptions:
                         break
-        except (NotFound, Unavailable):  # its consumer went, or NATS did: if the stream is gone too, the next one says so
+        except (
+            NotFound,
+            Unavailable,
+        ):  # its consumer went, or NATS did: if the stream is gone too, the next one says so
             await asyncio.sleep(AGAIN)
         finally:
             await _forget(connection, stream, made["name"])
