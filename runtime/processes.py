@@ -137,6 +137,8 @@ def engine_processes(layout: Layout, engines: Engines, secrets: Mapping[str, str
                 "-c", "shared_buffers=64MB", "-c", "max_connections=200", "-c", "jit=off", "-c", "max_wal_size=512MB",
                 "-c", "log_min_messages=warning", "-c", "log_line_prefix=%m [%p] %u@%d ",
                 "-c", "idle_in_transaction_session_timeout=60s",
+                # what a tenant's statement could otherwise take from all others: the disk, and the table of locks
+                "-c", "temp_file_limit=1GB", "-c", "max_locks_per_transaction=256",
             ),
             environment={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
             ports=(port("postgres"),),
