@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import AliasChoices, Field
+from pydantic_settings import SettingsConfigDict
 
 from kernel import Adapter, Parts, RoomSettings, Seconds
 from services.adapters.redis.connection import Redis
@@ -18,9 +19,11 @@ from services.adapters.redis.scripts import ALL
 class Settings(RoomSettings):
     """What an operator may change; names in the environment begin with REDIS_."""
 
-    host: str = Field("127.0.0.1", validation_alias=AliasChoices("host", "REDIS_HOST", "ISA_CLOUD_REDIS_HOST"))
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
+
+    host: str = Field("127.0.0.1", validation_alias=AliasChoices("REDIS_HOST", "ISA_CLOUD_REDIS_HOST"))
     """Where Redis answers."""
-    port: int = Field(16379, validation_alias=AliasChoices("port", "REDIS_PORT", "ISA_CLOUD_REDIS_PORT"))
+    port: int = Field(16379, validation_alias=AliasChoices("REDIS_PORT", "ISA_CLOUD_REDIS_PORT"))
     """Its port."""
     timeout: Seconds = timedelta(seconds=2)
     """How long Redis may say nothing before the connection is given up."""

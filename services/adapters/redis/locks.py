@@ -53,7 +53,7 @@ class Locks(Messages):
         if token is None and wait:
             loop = asyncio.get_running_loop()
             until = loop.time() + wait / 1000
-            async with self._channels.listen(wake, wake.__eq__) as listener:
+            async with self._channels.listen(wake, lambda name: name == wake) as listener:
                 while True:
                     token, left = await attempt()  # it may have been released before we listened
                     remains = until - loop.time()
