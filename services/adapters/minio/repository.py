@@ -50,7 +50,7 @@ from services.adapters.minio.codec import (
     tenant_of,
 )
 from services.adapters.minio.incoming import Incoming
-from services.adapters.minio.store import ERRORS, UNREACHED, Store, code_of, meaning
+from services.adapters.minio.store import AGAIN, ERRORS, UNREACHED, Store, code_of, meaning
 
 __all__ = ["ERRORS", "Objects"]
 
@@ -266,7 +266,7 @@ class Objects:
                     sent += len(data)
                     yield pb.DownloadResponse(data=data)
         if sent != end - start:
-            raise Unavailable("The object store broke off.", retry_after=timedelta(seconds=1))
+            raise Unavailable("The object store broke off.", retry_after=AGAIN)
         yield pb.DownloadResponse(finish=pb.Finish(size=sent, crc32=crc32))
 
     async def stat(self, caller: Caller, request: pb.StatRequest) -> pb.StatResponse:
@@ -790,11 +790,14 @@ async def _pieces(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """The body in pieces of a sensible size."""
     held: list[bytes] = []
     size = 0
-    async for data in content.iter_any():
-        held.append(data)
-        size += len(data)
-        if size >= PIECE:
-            yield b"".join(held)
-            held, size = [], 0
+    try:
+        async for data in content.iter_any():
+            held.append(data)
+            size += len(data)
+            if size >= PIECE:
+                yield b"".join(held)
+                held, size = [], 0
+    except TimeoutError as error:  # of the store, which stood still; the call's own deadline cancels it
+        raise Unavailable("The object store broke off.", retry_after=AGAIN) from error
     if held:
         yield b"".join(held)
