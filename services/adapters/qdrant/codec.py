@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import math
 import re
@@ -67,12 +68,17 @@ def tenant(caller: Caller) -> str:
 
 def isolate(caller: Caller, collection: str) -> str:
     """The engine's name of a collection: the tenant, a dot, and the name in base32, which has no dot and no case."""
+    return f"{tenant(caller)}.{_encoded(collection)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _encoded(collection: str) -> str:
     name = collection.encode()
     if not 0 < len(name) <= LONGEST_NAME:
         raise InvalidArgument(f"A collection's name has 1 to {LONGEST_NAME} bytes.", field="collection")
     if _CONTROL.search(collection):
         raise InvalidArgument("A collection's name has no control characters.", field="collection")
-    return f"{tenant(caller)}.{base64.b32encode(name).decode('ascii').rstrip('=').lower()}"
+    return base64.b32encode(name).decode("ascii").rstrip("=").lower()
 
 
 def revealed(name: str) -> str:

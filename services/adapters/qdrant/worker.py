@@ -76,33 +76,32 @@ def _wire(outcome: Message | Exception) -> Answer:
 def serve(channel: socket.socket, shards: Shards) -> None:
     """Answer until the other side hangs up, and go to the disk once a second."""
     tidied = time.monotonic()
+    received = bytearray()
     while True:
         if time.monotonic() - tidied >= TIDY:
             shards.tidy()
             tidied = time.monotonic()
         if not select.select([channel], [], [], TIDY)[0]:
             continue
-        frame = receive(channel)
-        if frame is None:
-            return
-        reply = marshal.dumps(answers(shards, marshal.loads(frame)))  # noqa: S302 -- between two processes of ours
-        channel.sendall(LENGTH.pack(len(reply)) + reply)
-
-
-def receive(channel: socket.socket) -> bytes | None:
-    """A whole frame; None when the other side is gone."""
-    head = _exactly(channel, LENGTH.size)
-    return None if head is None else _exactly(channel, LENGTH.unpack(head)[0])
-
-
-def _exactly(channel: socket.socket, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
-        part = channel.recv(min(size - len(parts), 1 << 20))
+        part = channel.recv(1 << 20)
         if not part:
-            return None
-        parts += part
-    return bytes(parts)
+            return
+        received += part
+        while frame := taken(received):
+            reply = marshal.dumps(answers(shards, marshal.loads(frame)))  # noqa: S302 -- between two processes of ours
+            channel.sendall(LENGTH.pack(len(reply)) + reply)
+
+
+def taken(received: bytearray) -> bytes:
+    """The first whole frame, taken out of what was received; nothing while it is not whole."""
+    if len(received) < LENGTH.size:
+        return b""
+    end = LENGTH.size + LENGTH.unpack_from(received)[0]
+    if len(received) < end:
+        return b""
+    frame = bytes(memoryview(received)[LENGTH.size : end])
+    del received[:end]
+    return frame
 
 
 def main() -> None:
