@@ -130,7 +130,8 @@ async def test_while_redis_is_away_calls_are_unavailable_and_then_served_again(s
     await server.start()
     await until_served(cache)
 
-    assert set(ended) == {Unavailable}
+    assert set(ended) <= {Unavailable, DeadlineExceeded}, "the second when a repeat met its deadline"
+    assert Unavailable in ended
     assert await cache.get("k") == b"v"
 
 
