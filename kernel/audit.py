@@ -345,7 +345,8 @@ class AuditSpool:
         for item in batch:
             account.queue.popleft()
             item.segment.pending -= 1
-            self._retire(item.segment)
+        for segment in {id(item.segment): item.segment for item in batch}.values():
+            self._retire(segment)
         self._waiting -= len(batch)
         self._give_back(org, sum(len(item.line) for item in batch))
         return True
