@@ -49,7 +49,7 @@ class Server:
         self._process = await asyncio.create_subprocess_exec(
             str(postgres.binaries(self.engines) / "bin" / "postgres"), "-D", str(postgres.data_folder(self.layout)),
             "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-            "-c", f"max_connections={CONNECTIONS}", "-c", "shared_buffers=16MB", "-c", "temp_file_limit=8MB",
+            "-c", f"max_connections={CONNECTIONS}", "-c", "shared_buffers=16MB", "-c", "temp_file_limit=1MB",
             cwd="/", start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, **identity,
         )  # fmt: skip
@@ -217,7 +217,7 @@ async def test_without_a_connection_to_be_had_calls_are_refused_until_there_is_o
 
 
 async def test_a_query_that_would_fill_the_disk_is_refused(sql: Sql) -> None:
-    sorted_rows = "SELECT repeat('x', 99) AS x FROM generate_series(1, 300000) ORDER BY random()"
+    sorted_rows = "SELECT repeat('x', 99) AS x FROM generate_series(1, 60000) ORDER BY random()"
 
     with pytest.raises(ResourceExhausted):
         await sql.query(f"SELECT max(x) FROM ({sorted_rows}) AS y")

@@ -67,10 +67,11 @@ class Pools:
         self._is_closed = True
         if self._reaper is not None:
             self._reaper.cancel()
+            await asyncio.gather(self._reaper, return_exceptions=True)
         for place in list(self._pools):
             self.purge(place)
-        ending = [*self._tasks, *([self._reaper] if self._reaper is not None else [])]
-        await asyncio.gather(*ending, return_exceptions=True)
+        while self._tasks:  # what is rolled back is closed afterwards
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @asynccontextmanager
     async def connection(self, place: Place) -> AsyncIterator[Connection]:
