@@ -432,6 +432,11 @@ async def test_values_that_do_not_fit_into_one_answer_come_in_several(cache: Cac
     assert await cache.get_many([*values, "none"]) == values
     assert await asyncio.gather(*(cache.get(key) for key in values)) == list(values.values())
     assert await asyncio.gather(*(cache.set(key, value) for key, value in values.items())) == [None] * 6
+    fields = [bytes([n]) * (1 << 20) for n in range(13)]
+    await asyncio.gather(*(cache.hset(f"h{n}", {"f": value}) for n, value in enumerate(fields)))
+    assert await asyncio.gather(*(cache.hget(f"h{n}", "f") for n in range(13))) == fields
+    await asyncio.gather(*(cache.rpush(f"l{n}", value) for n, value in enumerate(fields)))
+    assert await asyncio.gather(*(cache.lpop(f"l{n}") for n in range(13))) == [[value] for value in fields]
 
 
 # Hashes
