@@ -164,9 +164,9 @@ class MemoryObjects:
 
     async def list(self, caller: Caller, request: pb.ListRequest) -> pb.ListResponse:
         """Return a page."""
-        bucket = self._bucket(caller, request.bucket)
         if not _is_text(request.prefix, 1024):
             raise InvalidArgument("A prefix has at most 1024 bytes, no control characters.", field="prefix")
+        bucket = self._bucket(caller, request.bucket)
         if request.delimiter not in ("", "/"):
             raise InvalidArgument("The delimiter is / or empty.", field="delimiter")
         limit = request.limit or 100
@@ -362,7 +362,6 @@ class MemoryObjects:
     async def presign_post(self, caller: Caller, request: pb.PresignPostRequest) -> pb.PresignPostResponse:
         """Make a form."""
         ends, seconds = _expiry(request)
-        bucket = self._bucket(caller, request.bucket)
         if not 0 <= request.min_size <= request.max_size <= LARGEST or not request.max_size:
             raise InvalidArgument(f"Sizes go from 0 to {LARGEST}, the largest at least 1.", field="max_size")
         fields = {"policy": secrets.token_urlsafe(16)}
@@ -370,9 +369,10 @@ class MemoryObjects:
             is_beginning = not {"", ".", ".."} & set(request.prefix.split("/")[:-1])
             if not _is_text(request.prefix, 1024) or not is_beginning:
                 raise InvalidArgument("No key begins like this.", field="prefix")
+            self._bucket(caller, request.bucket)
         else:
             fields["key"] = _key(request.key)
-            _make_way(bucket, request.key)
+            _make_way(self._bucket(caller, request.bucket), request.key)
         if request.content_type and not request.content_type.endswith("/*"):
             _check_type(request.content_type)
             fields["Content-Type"] = request.content_type

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pydantic import Field
 
 from kernel import Adapter, Parts, RoomSettings, Seconds
+from services.adapters.minio.buckets import Buckets
 from services.adapters.minio.budget import Budget
 from services.adapters.minio.repository import ERRORS, Objects
 from services.adapters.minio.store import Store
@@ -47,10 +48,10 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
     )
     objects = Objects(
         store,
+        Buckets(store, most=settings.buckets),
         parts.shares,
         budget=Budget(settings.memory, each=settings.memory_each),
         idle=settings.timeout,
         slowest=settings.part_timeout,
-        buckets=settings.buckets,
     )
     return Adapter(service="isa.objects.v1.Objects", implementation=objects, errors=ERRORS)

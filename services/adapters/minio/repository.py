@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -26,11 +24,11 @@ from isa_common import (
     IsaError,
     NotFound,
     PreconditionFailed,
-    ResourceExhausted,
     Unavailable,
 )
-from kernel import Caller, concerns, status
+from kernel import Caller, status
 from kernel.shares import Shares
+from services.adapters.minio.buckets import Buckets
 from services.adapters.minio.budget import Budget, Gathering
 from services.adapters.minio.codec import (
     LONGEST_KEY,
@@ -43,7 +41,6 @@ from services.adapters.minio.codec import (
     expiry,
     is_text,
     is_upload_id,
-    isolate,
     object_info,
     properties,
     quoted,
@@ -71,34 +68,16 @@ MANY = 256
 MANY_KEYS = 1000
 AT_ONCE = 16
 """Requests of one batch at the store at a time."""
-OWNED = 60.0
-"""Seconds for which a bucket is known to be its owner's."""
-KNOWN = 10_000
-TAG = "isa-tenant"
-"""Tag of a bucket that names whose it is."""
-COUNTING = 50
-"""A count of stored bytes holds for so many times the time that it took."""
-LONGEST_COUNT = 60.0
-"""Seconds for which it holds at most."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class _Count:
-    """Stored bytes as they were listed, and how many had been added by then."""
-
-    size: int
-    added: int
-    until: float
 
 
 class Objects:
     """The `isa.objects.v1.Objects` service on an S3 store."""
 
     def __init__(
-        self, store: Store, shares: Shares, *, budget: Budget, idle: timedelta, slowest: timedelta, buckets: int
+        self, store: Store, buckets: Buckets, shares: Shares, *, budget: Budget, idle: timedelta, slowest: timedelta
     ) -> None:
         self._store = store
         self._shares = shares
@@ -106,9 +85,6 @@ class Objects:
         self._idle = idle
         self._slowest = slowest
         self._buckets = buckets
-        self._owned: dict[str, float] = {}
-        self._counted: dict[str, _Count] = {}
-        self._added: Counter[str] = Counter()
         self._abandoned: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -122,80 +98,30 @@ class Objects:
         await self._store.stop()
 
     async def stored(self, org: str) -> int:
-        """Bytes of an organisation's objects and of the parts of its unfinished uploads.
-
-        Counted by listing, at most so often that a fiftieth of the time goes into it; in between, what was added here
-        is added, and what was deleted is seen a little later.
-        """
-        counted = self._counted.get(org)
-        now = time.monotonic()
-        if counted is None or now > counted.until:
-            added = self._added[org]
-            size = await self._count(org)
-            took = time.monotonic() - now
-            if len(self._counted) >= KNOWN:
-                self._counted.clear()
-            counted = self._counted[org] = _Count(size, added, now + min(COUNTING * took, LONGEST_COUNT))
-        return counted.size + self._added[org] - counted.added
-
-    async def _count(self, org: str) -> int:
-        size = 0
-        async for bucket in self._buckets_of(org):
-            async for page in self._pages("list_objects_v2", Bucket=bucket["Name"]):
-                size += sum(each["Size"] for each in page.get("Contents", ()))
-            async for page in self._pages("list_multipart_uploads", Bucket=bucket["Name"]):
-                for upload in page.get("Uploads", ()):
-                    which = {"Bucket": bucket["Name"], "Key": upload["Key"], "UploadId": upload["UploadId"]}
-                    async for parts in self._pages("list_parts", **which):
-                        size += sum(each["Size"] for each in parts.get("Parts", ()))
-        return size
+        """Bytes that an organisation holds."""
+        return await self._buckets.stored(org)
 
     async def create_bucket(self, caller: Caller, request: pb.CreateBucketRequest) -> pb.CreateBucketResponse:
-        """Make a bucket and tag it."""
-        bucket, tenant = isolate(caller, request.bucket), tenant_of(caller)
-        concerns(request.bucket)
-        if await self._tag(bucket) is not None:
-            raise AlreadyExists("This bucket exists.", bucket=request.bucket)
-        if len([each async for each in self._buckets_of(tenant)]) >= self._buckets:
-            raise ResourceExhausted(f"An organisation may have {self._buckets} buckets.")
-        try:
-            await self._s3.create_bucket(Bucket=bucket)
-        except ClientError as error:
-            if code_of(error) != "BucketAlreadyOwnedByYou" or not await self._is_empty(bucket):
-                raise
-            # without a tag and empty: whoever made it did not come to tagging it
-        await self._s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": TAG, "Value": tenant}]})
-        self._remember(bucket)
+        """Make a bucket of the organisation."""
+        await self._buckets.make(caller, request.bucket)
         return pb.CreateBucketResponse(bucket=_bucket(request.bucket, datetime.now(UTC)))
 
     async def head_bucket(self, caller: Caller, request: pb.HeadBucketRequest) -> pb.HeadBucketResponse:
         """Find a bucket among the organisation's."""
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(request.bucket)
-        async for each in self._buckets_of(tenant_of(caller)):
-            if each["Name"] == bucket:
-                return pb.HeadBucketResponse(bucket=_bucket(request.bucket, each["CreationDate"]))
-        raise NotFound("No such bucket.", bucket=request.bucket)
+        await self._buckets.find(caller, request.bucket)
+        created = (await self._buckets.of(caller)).get(request.bucket)
+        if created is None:
+            raise NotFound("No such bucket.", bucket=request.bucket)
+        return pb.HeadBucketResponse(bucket=_bucket(request.bucket, created))
 
     async def list_buckets(self, caller: Caller, request: pb.ListBucketsRequest) -> pb.ListBucketsResponse:
         """Return the organisation's buckets."""
-        tenant = tenant_of(caller)
-        found = [each async for each in self._buckets_of(tenant)]
-        owned = await _together(found, lambda each: self._is_owned(each["Name"], tenant))
-        return pb.ListBucketsResponse(
-            buckets=[
-                _bucket(each["Name"][len(tenant) + 1 :], each["CreationDate"])
-                for each, is_owned in zip(found, owned, strict=True)
-                if is_owned
-            ]
-        )
+        found = sorted((await self._buckets.of(caller)).items())
+        return pb.ListBucketsResponse(buckets=[_bucket(name, created) for name, created in found])
 
     async def delete_bucket(self, caller: Caller, request: pb.DeleteBucketRequest) -> pb.DeleteBucketResponse:
         """Delete an empty bucket."""
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(request.bucket)
-        await self._s3.delete_bucket(Bucket=bucket)
-        self._owned.pop(bucket, None)
+        await self._buckets.delete(caller, request.bucket)
         return pb.DeleteBucketResponse()
 
     async def upload(self, caller: Caller, requests: AsyncIterator[pb.UploadRequest]) -> pb.UploadResponse:
@@ -204,8 +130,7 @@ class Objects:
         header = await incoming.header()
         assert isinstance(header, pb.UploadHeader), "the type of the requests says so"
         key = checked_key(header.key)
-        bucket = await self._bucket(caller, header.bucket)
-        concerns(f"{header.bucket}/{key}")
+        bucket = await self._buckets.find(caller, header.bucket, key)
         size = header.size if header.HasField("size") else None
         sha256 = checked_sha256(header.sha256) if header.sha256 else b""
         incoming.expect(size=size, sha256=sha256)
@@ -227,15 +152,14 @@ class Objects:
                 answer = await self._in_parts(bucket, key, about, header.condition, data, incoming, gathering, grows)
         finally:
             gathering.give()
-        self._added[caller.org] += incoming.size
+        self._buckets.grew(caller, incoming.size)
         facts = {**about, **answer, "Size": incoming.size, "LastModified": _date(answer)}
         return pb.UploadResponse(info=object_info(key, facts))
 
     async def download(self, caller: Caller, request: pb.DownloadRequest) -> AsyncIterator[pb.DownloadResponse]:
         """Send an object, or a range of it, as the store sends it."""
         key = checked_key(request.key)
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(f"{request.bucket}/{key}")
+        bucket = await self._buckets.find(caller, request.bucket, key)
         wanted = _range(request)
         conditions: dict[str, str] = {}
         if request.if_match:
@@ -272,8 +196,7 @@ class Objects:
     async def stat(self, caller: Caller, request: pb.StatRequest) -> pb.StatResponse:
         """Ask for an object without its bytes."""
         key = checked_key(request.key)
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(f"{request.bucket}/{key}")
+        bucket = await self._buckets.find(caller, request.bucket, key)
         return pb.StatResponse(info=object_info(key, await self._s3.head_object(Bucket=bucket, Key=key)))
 
     async def stat_many(self, caller: Caller, request: pb.StatManyRequest) -> pb.StatManyResponse:
@@ -283,10 +206,9 @@ class Objects:
 
     async def list(self, caller: Caller, request: pb.ListRequest) -> pb.ListResponse:
         """Return a page of a bucket."""
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(f"{request.bucket}/{request.prefix}")
         if not is_text(request.prefix, LONGEST_KEY):
             raise InvalidArgument(f"A prefix has at most {LONGEST_KEY} bytes, no control characters.", field="prefix")
+        bucket = await self._buckets.find(caller, request.bucket, request.prefix)
         if request.delimiter not in ("", "/"):
             raise InvalidArgument("The delimiter is / or empty.", field="delimiter")
         limit = request.limit or PAGE
@@ -312,10 +234,9 @@ class Objects:
         """Let the store copy an object."""
         source_key = checked_key(request.key)
         key = checked_key(request.target_key, field="target_key")
-        source = await self._bucket(caller, request.bucket)
+        source = await self._buckets.find(caller, request.bucket, source_key)
         named = request.target_bucket or request.bucket
-        bucket = await self._bucket(caller, named, field="target_bucket")
-        concerns(f"{request.bucket}/{source_key}", f"{named}/{key}")
+        bucket = await self._buckets.find(caller, named, key, field="target_bucket")
         is_new = request.HasField("properties")
         if (source, source_key) == (bucket, key) and not is_new:
             raise InvalidArgument("An object is copied to another key, or gets other properties.", field="target_key")
@@ -335,7 +256,7 @@ class Objects:
             **(about if is_new else {}),
             **expected,
         )
-        self._added[caller.org] += found["ContentLength"]
+        self._buckets.grew(caller, found["ContentLength"])
         facts = {**about, "Size": found["ContentLength"], **answer["CopyObjectResult"]}
         return pb.CopyResponse(info=object_info(key, facts))
 
@@ -347,8 +268,7 @@ class Objects:
     async def delete(self, caller: Caller, request: pb.DeleteRequest) -> pb.DeleteResponse:
         """Delete an object."""
         key = checked_key(request.key)
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(f"{request.bucket}/{key}")
+        bucket = await self._buckets.find(caller, request.bucket, key)
         await self._s3.delete_object(Bucket=bucket, Key=key)
         return pb.DeleteResponse()
 
@@ -360,8 +280,7 @@ class Objects:
         for index, each in enumerate(request.requests):
             try:
                 key = checked_key(each.key)
-                keys[await self._bucket(caller, each.bucket)][key].append(index)
-                concerns(f"{each.bucket}/{key}")
+                keys[await self._buckets.find(caller, each.bucket, key)][key].append(index)
             except IsaError as error:
                 outcomes[index] = pb.DeleteOutcome(error=status(error))
         for bucket, places in keys.items():
@@ -383,8 +302,7 @@ class Objects:
     ) -> pb.CreateMultipartUploadResponse:
         """Begin an upload in parts."""
         key = checked_key(request.key)
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(f"{request.bucket}/{key}")
+        bucket = await self._buckets.find(caller, request.bucket, key)
         about = properties(request.properties)
         await self._shares.room(caller, 0)
         await self._make_way(bucket, key)
@@ -404,7 +322,7 @@ class Objects:
         async with self._budget.held(tenant_of(caller), header.size):
             data = await incoming.part(LARGEST_PART + 1)
             answer = await self._s3.upload_part(**which, PartNumber=header.number, Body=data)
-        self._added[caller.org] += len(data)
+        self._buckets.grew(caller, len(data))
         part = pb.Part(number=header.number, size=len(data), etag=answer["ETag"].strip('"'))
         return pb.UploadPartResponse(part=part)
 
@@ -459,8 +377,7 @@ class Objects:
         """Sign a URL for reading."""
         key = checked_key(request.key)
         expires_in = expiry(request)
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(f"{request.bucket}/{key}")
+        bucket = await self._buckets.find(caller, request.bucket, key)
         query = {}
         if request.download_as:
             if not is_text(request.download_as, 255) or "/" in request.download_as:
@@ -484,8 +401,7 @@ class Objects:
         """Sign a URL for storing."""
         key = checked_key(request.key)
         expires_in = expiry(request)
-        bucket = await self._bucket(caller, request.bucket)
-        concerns(f"{request.bucket}/{key}")
+        bucket = await self._buckets.find(caller, request.bucket, key)
         headers = {}
         if request.HasField("size"):
             if not 0 <= request.size <= LARGEST:
@@ -510,7 +426,6 @@ class Objects:
     async def presign_post(self, caller: Caller, request: pb.PresignPostRequest) -> pb.PresignPostResponse:
         """Sign a form."""
         expires_in = expiry(request)
-        bucket = await self._bucket(caller, request.bucket)
         if not 0 <= request.min_size <= request.max_size <= LARGEST or not request.max_size:
             raise InvalidArgument(f"Sizes go from 0 to {LARGEST}, the largest at least 1.", field="max_size")
         conditions: list[Any] = [["content-length-range", request.min_size, request.max_size]]
@@ -518,13 +433,14 @@ class Objects:
         if request.WhichOneof("target") == "prefix":
             if not is_text(request.prefix, LONGEST_KEY) or not can_begin_keys(request.prefix):
                 raise InvalidArgument("No key begins like this.", field="prefix")
-            concerns(f"{request.bucket}/{request.prefix}")
+            bucket = await self._buckets.find(caller, request.bucket, request.prefix)
             conditions.append(["starts-with", "$key", request.prefix])
         else:
-            fields["key"] = checked_key(request.key)
-            concerns(f"{request.bucket}/{request.key}")
-            conditions.append({"key": request.key})
-            await self._make_way(bucket, request.key)
+            key = checked_key(request.key)
+            bucket = await self._buckets.find(caller, request.bucket, key)
+            await self._make_way(bucket, key)
+            fields["key"] = key
+            conditions.append({"key": key})
         if request.content_type.endswith("/*"):
             conditions.append(["starts-with", "$Content-Type", request.content_type[:-1]])
         elif request.content_type:
@@ -546,58 +462,6 @@ class Objects:
     @property
     def _s3(self) -> Any:
         return self._store.s3
-
-    async def _bucket(self, caller: Caller, bucket: str, *, field: str = "bucket") -> str:
-        """The store's name of a bucket that is the caller's, or NotFound."""
-        name = isolate(caller, bucket, field=field)
-        if self._owned.get(name, 0.0) < time.monotonic() and not await self._is_owned(name, tenant_of(caller)):
-            raise NotFound("No such bucket.", bucket=bucket)
-        return name
-
-    async def _is_owned(self, bucket: str, tenant: str) -> bool:
-        if self._owned.get(bucket, 0.0) > time.monotonic():
-            return True
-        if await self._tag(bucket) != tenant:
-            return False
-        self._remember(bucket)
-        return True
-
-    async def _tag(self, bucket: str) -> str | None:
-        """Whose a bucket is; None when it has no owner, or does not exist."""
-        try:
-            answer = await self._s3.get_bucket_tagging(Bucket=bucket)
-        except ClientError as error:
-            if code_of(error) in ("NoSuchTagSet", "NoSuchBucket"):
-                return None
-            raise
-        return next((each["Value"] for each in answer["TagSet"] if each["Key"] == TAG), None)
-
-    def _remember(self, bucket: str) -> None:
-        if len(self._owned) >= KNOWN:
-            self._owned.clear()
-        self._owned[bucket] = time.monotonic() + OWNED
-
-    async def _buckets_of(self, tenant: str) -> AsyncIterator[dict[str, Any]]:
-        """The store's buckets that are named after a tenant."""
-        beginning = f"{tenant}-"
-        token: dict[str, str] = {}
-        while True:
-            answer = await self._s3.list_buckets(Prefix=beginning, **token)
-            for each in answer.get("Buckets", ()):
-                name = each["Name"]
-                if name.startswith(beginning) and name[len(beginning)] != "-":  # a doubled one goes on with a workload
-                    yield each
-            if not answer.get("ContinuationToken"):
-                return
-            token = {"ContinuationToken": answer["ContinuationToken"]}
-
-    async def _is_empty(self, bucket: str) -> bool:
-        answer = await self._s3.list_objects_v2(Bucket=bucket, MaxKeys=1)
-        return not answer.get("Contents")
-
-    async def _pages(self, operation: str, **arguments: Any) -> AsyncIterator[dict[str, Any]]:
-        async for page in self._s3.get_paginator(operation).paginate(**arguments):
-            yield page
 
     async def _make_way(self, bucket: str, key: str) -> None:
         """Refuse a key that would lie below an object, or above one: MinIO takes it, and then lists one of the two."""
@@ -687,8 +551,7 @@ class Objects:
     ) -> dict[str, str]:
         """Which upload a call is about, in the store's words."""
         key = checked_key(given.key)
-        bucket = await self._bucket(caller, given.bucket)
-        concerns(f"{given.bucket}/{key}")
+        bucket = await self._buckets.find(caller, given.bucket, key)
         if not is_upload_id(given.upload_id):
             raise InvalidArgument("This is no id of an upload.", field="upload_id")
         return {"Bucket": bucket, "Key": key, "UploadId": given.upload_id}
