@@ -229,7 +229,7 @@ async def dapr_state(ground: Ground) -> AsyncIterator[str]:
 
 async def cache(ground: Ground, rounds: int) -> list[Row]:
     """One key, 256 single keys at a time, and 100 keys in one call."""
-    direct = redis.from_url(ground.redis_url)
+    direct = redis.from_url(ground.redis_url, max_connections=AT_ONCE)
     names = [f"bench-{number}" for number in range(AT_ONCE)]
     async with contextlib.AsyncExitStack() as stack:
         relayed, relay_pid = await stack.enter_async_context(bare_relay(ground))
