@@ -68,6 +68,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg comes wit
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.catalog = Catalog()
+        self.bound = ""
+        """The settings that its session was given."""
         self.has_failed = False
         """Whether the server has said, since `expect`, that the command failed: a copy must not go on for long."""
         self._left = MOST

@@ -28,10 +28,21 @@ from kernel.rpc.replicas import Replicas
 from kernel.shares import Shares
 from services.adapters.postgres import copies
 from services.adapters.postgres.codec import encode_params, parse_params
-from services.adapters.postgres.connection import Connection
+from services.adapters.postgres.connection import Connection, Prepared
 from services.adapters.postgres.errors import ERRORS, STALE, failure
 from services.adapters.postgres.pools import Place, Pools
-from services.adapters.postgres.results import Limits, as_json, begin, commit, message, read, run, split
+from services.adapters.postgres.results import (
+    Limits,
+    as_json,
+    begin,
+    bind,
+    commit,
+    fetch,
+    message,
+    read,
+    run,
+    split,
+)
 from services.adapters.postgres.statements import Facts, look
 from services.adapters.postgres.tenants import Tenants
 from services.adapters.postgres.transactions import Names, Transaction, Transactions
@@ -235,7 +246,7 @@ class Sql:
         statement = copies.copy_in(first.target)
         concerns(first.target.table)
         async with self._pools.connection(place) as connection:
-            await connection.execute(begin(caller, "BEGIN"))
+            await connection.execute(begin(caller, "BEGIN READ WRITE"))
             rows = await _copied(connection.copy_in(statement, self._chunks(caller, connection, requests)))
             await commit(connection)
         return sql_pb2.CopyInResponse(rows=rows)
@@ -346,7 +357,7 @@ class Sql:
         if len(statements) == 1 and not caller.org and not statements[0].HasField("expect_rows"):
             # one statement of no organisation is a transaction already, at a third of the round trips
             return [await run(connection, statements[0], field, 0, self._limits)]
-        await connection.execute(begin(caller, "BEGIN"))
+        await connection.execute(begin(caller, "BEGIN READ WRITE"))
         results, size = [], 0
         for index, statement in enumerate(statements):
             results.append(await run(connection, statement, _path(field, index), index, self._limits))
@@ -378,19 +389,40 @@ class Sql:
                 yield found
 
     async def _fetch(self, place: Place, caller: Caller, statement: sql_pb2.Statement) -> sql_pb2.FetchResponse:
-        rows: list[Any] = []
-        async with (
-            self._pools.connection(place) as connection,
-            aclosing(self._read(connection, caller, statement)) as found,
-        ):
-            async for prepared, more in found:
-                rows += more
-                if len(rows) > self._limits.rows or len(rows) * prepared.width > self._limits.bytes:
-                    return sql_pb2.FetchResponse(too_large=True)
+        async with self._pools.connection(place) as connection:
+            found = None
+            if not caller.workload:  # a tenant's session is the tenant's: it needs no transaction to be bound
+                found = await _fresh(connection, lambda: self._fetch_at_once(connection, caller, statement))
+            if found is None:
+                found = await self._fetch_in_parts(connection, caller, statement)
+        if found is None:
+            return sql_pb2.FetchResponse(too_large=True)
+        prepared, rows = found
         page = as_json(prepared, rows)
         if len(page) > self._limits.bytes:
             return sql_pb2.FetchResponse(too_large=True)
         return sql_pb2.FetchResponse(rows=message(prepared, page, has_columns=True))
+
+    async def _fetch_in_parts(
+        self, connection: Connection, caller: Caller, statement: sql_pb2.Statement
+    ) -> tuple[Prepared, list[Any]] | None:
+        """Read a result that may be too large; None when it is."""
+        rows: list[Any] = []
+        async with aclosing(self._read(connection, caller, statement)) as pages:
+            async for prepared, more in pages:
+                rows += more
+                if len(rows) > self._limits.rows or len(rows) * prepared.width > self._limits.bytes:
+                    return None
+        return prepared, rows
+
+    async def _fetch_at_once(
+        self, connection: Connection, caller: Caller, statement: sql_pb2.Statement
+    ) -> tuple[Prepared, list[Any]] | None:
+        settings = bind(caller)
+        if connection.bound != settings:
+            await connection.execute(settings)
+            connection.bound = settings
+        return await fetch(connection, statement, self._limits)
 
     async def _in_stream(
         self, caller: Caller, transaction: Transaction, statement: sql_pb2.Statement

@@ -20,7 +20,7 @@ from services.adapters.postgres.codec import encode_params, parse_params
 from services.adapters.postgres.connection import Connection, Prepared
 from services.adapters.postgres.errors import STALE, failure
 
-FIRST_PAGE = 500
+FIRST_PAGE = 100
 """Rows that are asked for before their size is known."""
 MOST_ROWS = 5000
 """Rows that are asked for at once."""
@@ -62,6 +62,12 @@ def begin(caller: Caller, text: str, seconds: float | None = None) -> str:
         assert _IDENTIFIER.fullmatch(caller.org) and _IDENTIFIER.fullmatch(caller.user), "verified with the token"
         text += f"; SET LOCAL isa.org = '{caller.org}'; SET LOCAL isa.\"user\" = '{caller.user}'"
     return text
+
+
+def bind(caller: Caller) -> str:
+    """The settings of a session that only reads, for one user of a tenant."""
+    assert _IDENTIFIER.fullmatch(caller.org) and _IDENTIFIER.fullmatch(caller.user), "verified with the token"
+    return f"SET default_transaction_read_only = on; SET isa.org = '{caller.org}'; SET isa.\"user\" = '{caller.user}'"
 
 
 async def commit(connection: Connection) -> None:
@@ -113,6 +119,27 @@ async def run(
     if prepared.columns:
         result.rows.CopyFrom(message(prepared, as_json(prepared, rows), has_columns=True))
     return result
+
+
+async def fetch(
+    connection: Connection, statement: sql_pb2.Statement, limits: Limits
+) -> tuple[Prepared, list[Any]] | None:
+    """Read a result at one stroke, in no transaction but its own; None when there is more of it than was expected."""
+    values = parse_params(statement.params, "statement.params")
+    try:
+        prepared = await connection.prepared(statement.sql)
+        arguments = encode_params(values, prepared.encoders, "statement.params")
+        limit = int(limits.bytes / prepared.width) + 1 if prepared.width else FIRST_PAGE
+        rows, _, is_complete = await connection.run(prepared, arguments, limit=min(limit, limits.rows))
+    except STALE:
+        raise
+    except asyncpg.PostgresError as error:
+        connection.check_flood()
+        raise failure(error, statement.sql, "statement", 0) from error
+    except (asyncpg.InterfaceError, OSError):
+        connection.check_flood()
+        raise
+    return (prepared, rows) if is_complete else None
 
 
 async def read(

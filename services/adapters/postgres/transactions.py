@@ -217,7 +217,7 @@ class Transactions:
                     idle=idle,
                     limits=self._limits,
                 )
-                text = f"BEGIN{_LEVELS[asked.isolation]}{' READ ONLY' if asked.read_only else ''}"
+                text = f"BEGIN{_LEVELS[asked.isolation]}{' READ ONLY' if asked.read_only else ' READ WRITE'}"
                 await connection.execute(begin(caller, text, seconds))
                 try:
                     yield transaction
