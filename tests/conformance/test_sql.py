@@ -1415,3 +1415,16 @@ async def test_the_outcome_of_a_commit_whose_connection_is_lost_is_unknown(room:
         await call
     await owner.close()
     assert caught.value.details["outcome"] == "unknown"
+
+
+async def test_connections_that_serve_many_users_never_mix_them(sql_address: str) -> None:
+    people = [person(sql_address, ORG, f"user-{number}") for number in range(6)]
+    asked = "SELECT current_setting('isa.user'), pg_sleep(0.001)"
+
+    async def whose(number: int, isa: Isa) -> bool:
+        rows = await isa.sql.query(asked) if number % 2 else (await isa.sql.execute(asked)).rows
+        return rows[0][0] == f"user-{people.index(isa)}"
+
+    assert all(await asyncio.gather(*(whose(number, isa) for number in range(20) for isa in people)))
+    for isa in people:
+        await isa.close()
