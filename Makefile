@@ -69,10 +69,11 @@ lint: $(VENV)/synced ## ruff, mypy, import contracts, buf
 format: $(VENV)/synced ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-generate: $(VENV)/synced ## Regenerate what is made from the sources: schemas/gen, the pages of requirements and settings
+generate: $(VENV)/synced ## Regenerate what is made from the sources: schemas/gen, the pages in docs/reference
 	@$(BIN)/python -m schemas.generate $(ARGS)
 	@$(BIN)/python -m tests.requirements $(ARGS)
 	@$(BIN)/python -m docs.configuration $(ARGS)
+	@$(BIN)/python -m docs.attack $(ARGS)
 
 bench: $(VENV)/synced ## The benchmarks: make bench ARGS=pipeline
 	@$(BIN)/python -m bench $(ARGS)

@@ -155,9 +155,10 @@ def test_documents_name_the_version_of_the_project() -> None:
     assert f"ISA_VERSION={version}\n" in (ROOT / ".env.example").read_text(), f".env.example: ISA_VERSION is {version}."
 
 
-def test_the_page_of_settings_is_fresh() -> None:
+@pytest.mark.parametrize("generator", ["docs.configuration", "docs.attack"])
+def test_a_page_that_is_generated_is_fresh(generator: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "docs.configuration", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", generator, "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
     assert done.returncode == 0, done.stderr
