@@ -57,7 +57,7 @@ demo: $(VENV)/synced ## Tell the story against the started set
 test: setup-tests ## Every test; starts what it needs on ports and data of its own
 	@$(BIN)/python -m pytest $(ARGS)
 
-unit: $(VENV)/synced ## The tests that need no engine: seconds
+unit: $(VENV)/synced ## The tests that need no engine: a minute
 	@$(BIN)/python -m pytest tests/unit tests/architecture $(ARGS)
 
 lint: $(VENV)/synced ## ruff, mypy, import contracts, buf
@@ -75,7 +75,7 @@ generate: $(VENV)/synced ## Regenerate what is made from the sources: schemas/ge
 	@$(BIN)/python -m docs.configuration $(ARGS)
 	@$(BIN)/python -m docs.attack $(ARGS)
 
-bench: $(VENV)/synced ## The benchmarks: make bench ARGS=pipeline
+bench: $(VENV)/synced ## The benchmarks: make bench ARGS=adapters, pipeline or tasks
 	@$(BIN)/python -m bench $(ARGS)
 
 chaos: $(VENV)/synced ## Kill parts under load and count what was lost

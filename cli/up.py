@@ -143,6 +143,10 @@ def addresses(layout: Layout) -> None:
         if not app.is_grpc:
             url = f"http://127.0.0.1:{layout.port(app.values['appPort'])}/docs"
             console.print(f"  {app.name:<14} {url}", highlight=False)
+    for app in load_apps():
+        if app.is_grpc:
+            address = f"127.0.0.1:{layout.port(app.values['appPort'])}   (gRPC; examples/quickstart.py)"
+            console.print(f"  {app.name:<14} {address}", highlight=False)
     others = {
         "registry": f"http://{layout.address('registry')}/apis/ccompat/v7/subjects",
         "kafka": f"{layout.address('kafka')}   (isa topics)",

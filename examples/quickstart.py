@@ -1,4 +1,4 @@
-"""All six capabilities of the infrastructure API, against the set that `make start` started.
+"""All six capabilities of the infrastructure API, against the set that `make start` started, on its usual ports.
 
 It signs a new organisation up and works as its owner: what it keeps, nobody else can see.
 """
