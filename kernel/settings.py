@@ -66,9 +66,9 @@ class ProcessSettings(BaseSettings):
     """Calls that an organisation may have open at an adapter's replica, streams aside."""
     share_streams: int = Field(64, gt=0, validation_alias="ISA_SHARE_STREAMS")
     """Streams that an organisation may have open at an adapter's replica."""
-    share_rate: float = Field(20_000.0, gt=0, validation_alias="ISA_SHARE_RATE")
+    share_rate: float = Field(10_000.0, gt=0, validation_alias="ISA_SHARE_RATE")
     """Items a second that an organisation may send to an adapter's replica: one a call, or as many as its batch has."""
-    share_burst: float = Field(100_000.0, ge=1, validation_alias="ISA_SHARE_BURST")
+    share_burst: float = Field(50_000.0, ge=1, validation_alias="ISA_SHARE_BURST")
     """Items that it may send at once after a rest."""
     share_bytes: int = Field(10 << 30, gt=0, validation_alias="ISA_SHARE_BYTES")
     """Bytes that an organisation may store on an adapter's engine."""

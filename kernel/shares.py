@@ -44,8 +44,8 @@ class Limits:
 
     calls: int = 256
     streams: int = 64
-    rate: float = 20_000.0
-    burst: float = 100_000.0
+    rate: float = 10_000.0
+    burst: float = 50_000.0
     bytes: int = 10 << 30
 
 
