@@ -10,6 +10,7 @@ import pytest
 from isa.events import EVENTS
 from kernel.doors import Job, Route, Subscription
 from tests.architecture.tree import CORE, ROOT, doors, handlers_class, name_of, rooms, sources, subscriptions
+from tests.attack.tenants import TENANCIES
 
 SHAPE = {"__init__", "app", "handlers", "domain", "repository"}
 WITH_PROJECTIONS = {"analytics", "audit"}
@@ -17,6 +18,11 @@ FORBIDDEN = {"platform", "utils", "util", "helpers", "helper", "common", "base",
 
 GATHER = {"notifications": 100, "audit": 500}
 """Milliseconds that a room gathers a batch for, where nobody waits for it; elsewhere 20."""
+
+ADAPTERS = [path for path in rooms() if path.parent.name == "adapters"]
+CAPABILITIES = sorted(
+    {path.parents[1].name for path in (ROOT / "schemas/proto/isa").rglob("*.proto")} - {"policy", "usage"}
+)
 
 
 @pytest.mark.parametrize("room", CORE)
@@ -39,7 +45,7 @@ def test_a_room_says_what_it_is_and_nothing_else(folder: Path) -> None:
     assert len(tree.body) == 1, f"{name_of(folder)}/__init__.py holds a docstring, no code."
 
 
-@pytest.mark.parametrize("folder", [path for path in rooms() if path.parent.name == "adapters"], ids=name_of)
+@pytest.mark.parametrize("folder", ADAPTERS, ids=name_of)
 def test_an_adapter_has_no_doors_of_its_own(folder: Path) -> None:
     found = {path.stem for path in folder.iterdir()}
 
@@ -47,6 +53,30 @@ def test_an_adapter_has_no_doors_of_its_own(folder: Path) -> None:
         f"{name_of(folder)}: an adapter is its contract and its repository; rules belong to rooms."
     )
     assert "repository" in found, f"{name_of(folder)} needs its repository."
+
+
+@pytest.mark.parametrize("folder", ADAPTERS, ids=name_of)
+def test_an_adapter_proves_that_names_of_tenants_never_meet(folder: Path) -> None:
+    tests = ROOT / f"tests/unit/adapters/test_{folder.name}.py"
+
+    assert tests.exists() and "1_000_000" in tests.read_text(), (
+        f"Try isolate() of {name_of(folder)} over a million names."
+    )
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_a_capability_has_a_client_a_fake_a_suite_a_victim_and_a_guide(capability: str) -> None:
+    wanted = [
+        f"client/isa_common/_{capability}.py",
+        f"client/isa_common/testing/_{capability}.py",
+        f"tests/conformance/test_{capability}.py",
+        f"docs/guides/{capability}.md",
+    ]
+
+    missing = [name for name in wanted if not (ROOT / name).exists()]
+
+    assert not missing, f"isa.{capability}.v1 has no {', '.join(missing)}."
+    assert capability in TENANCIES, f"Say in tests/attack/tenants.py what a victim keeps in {capability}."
 
 
 def test_no_module_is_named_after_nothing() -> None:
