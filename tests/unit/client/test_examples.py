@@ -20,6 +20,7 @@ from isa_common.testing import FakeCloud
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [
+    ROOT / "README.md",
     ROOT / "client" / "README.md",
     *(
         page
@@ -30,7 +31,7 @@ PAGES = [
 BLOCK = re.compile(r"^```python[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 async def test_the_examples_of_a_page_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = FakeCloud()
     monkeypatch.setattr(isa_common, "Isa", lambda *_, **__: cloud.isa())
