@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -18,11 +18,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from isa.cache.v1 import cache_pb2
+from isa_common._capability import Acting, Capability, acting
 from isa_common._coalesce import Coalescer
-from isa_common._contract import Method, method
-from isa_common._sql import Acting, acting
+from isa_common._contract import Method, methods
+from isa_common._messages import portions, to_duration
 from isa_common._transport import Transport, error_of
-from isa_common.errors import FailedPrecondition, IsaError, MessageTooLarge, NotFound
+from isa_common.errors import FailedPrecondition, IsaError, NotFound
 
 Value = bytes | str
 """What is stored: bytes, or text, which is stored as UTF-8. What is read is bytes."""
@@ -31,7 +32,7 @@ Span = timedelta | float
 T = TypeVar("T")
 
 _SERVICE = cache_pb2.DESCRIPTOR.services_by_name["Cache"]
-_METHODS = {name: method(_SERVICE, name, capability="cache") for name in _SERVICE.methods_by_name}
+_METHODS = methods(_SERVICE, capability="cache")
 _COMMANDS = {
     name: field.name
     for name, each in _SERVICE.methods_by_name.items()
@@ -91,12 +92,14 @@ class Allowance:
     """When all of it may pass again."""
 
 
-class Cache:
+class Cache(Capability):
     """Values, counters, collections, messages, locks and limits of the caller.
 
     `organisation` has those that all users of the organisation share. A key is text of at most 512 bytes. Calls that
     are made at the same time go out as one.
     """
+
+    _methods = _METHODS
 
     def __init__(
         self,
@@ -105,8 +108,7 @@ class Cache:
         acting_for: Mapping[str, str] = {},
         scope: cache_pb2.Scope.ValueType = cache_pb2.SCOPE_UNSPECIFIED,
     ) -> None:
-        self._transport = transport
-        self._acting = acting_for
+        super().__init__(transport, acting_for=acting_for)
         self._scope = scope
         self._gets = Coalescer(self._get, self._get_all)
         self._sets = Coalescer(self._set, self._set_all)
@@ -212,11 +214,9 @@ class Cache:
         self, values: Mapping[str, Value], *, ttl: Span | None = None, timeout: timedelta | None = None
     ) -> None:
         """Store values; when one is refused, its error is raised after the others are stored."""
-        entries = [self._entry(key, value, ttl) for key, value in values.items()]
+        entries = (self._entry(key, value, ttl) for key, value in values.items())
         outcomes = [
-            outcome
-            for start in range(0, len(entries), _MOST)
-            for outcome in await self._in_parts(self._set_all, entries[start : start + _MOST], timeout)
+            outcome for portion in portions(entries, most=_MOST) for outcome in await self._set_all(portion, timeout)
         ]
         for outcome in outcomes:
             if outcome is not None:
@@ -401,9 +401,7 @@ class Cache:
     def subscribe(self, *patterns: str, channels: Sequence[str] = ()) -> ChannelSubscription:
         r"""Listen to channels by name or by pattern: `*`, `?`, `[a-z]`, and `\` before what is meant as it is."""
         request = cache_pb2.SubscribeRequest(scope=self._scope, channels=channels, patterns=patterns)
-        return ChannelSubscription(
-            self._transport.stream(_METHODS["Subscribe"], request, timeout=timedelta(0), acting=self._acting)
-        )
+        return ChannelSubscription(self._stream("Subscribe", request, timedelta(0)))
 
     # Locks and limits
 
@@ -446,11 +444,7 @@ class Cache:
     # Calls, alone and together
 
     def _entry(self, key: str, value: Value, ttl: Span | None) -> cache_pb2.SetRequest:
-        duration = None if ttl is None else _duration(ttl)
-        return cache_pb2.SetRequest(scope=self._scope, key=key, value=_bytes(value), ttl=duration)
-
-    async def _unary(self, method: Method, request: Message, timeout: timedelta | None) -> Any:
-        return await self._transport.unary(method, request, timeout=timeout, acting=self._acting)
+        return cache_pb2.SetRequest(scope=self._scope, key=key, value=_bytes(value), ttl=_duration(ttl))
 
     async def _call(self, name: str, request: Message, timeout: timedelta | None) -> Any:
         """Call a method, in a pipeline when others are called at the same time."""
@@ -527,22 +521,6 @@ class Cache:
             for index, answer in zip(response.unread, rest, strict=True):
                 answers[index] = answer
         return answers
-
-    async def _in_parts(
-        self,
-        send: Callable[[Sequence[Any], timedelta | None], Any],
-        entries: Sequence[Any],
-        timeout: timedelta | None,
-    ) -> list[Any]:
-        """Send a batch, in halves when it is too large for a message."""
-        try:
-            return list(await send(entries, timeout))
-        except MessageTooLarge:
-            if len(entries) == 1:
-                raise
-        half = len(entries) // 2
-        first = await self._in_parts(send, entries[:half], timeout)
-        return first + await self._in_parts(send, entries[half:], timeout)
 
 
 class ChannelSubscription:
@@ -662,10 +640,8 @@ def _timedelta(span: Span) -> timedelta:
     return span if isinstance(span, timedelta) else timedelta(seconds=span)
 
 
-def _duration(span: Span) -> Duration:
-    duration = Duration()
-    duration.FromTimedelta(_timedelta(span))
-    return duration
+def _duration(span: Span | None) -> Duration | None:
+    return to_duration(None if span is None else _timedelta(span))
 
 
 def _pairs(members: Iterable[cache_pb2.ScoredMember]) -> list[tuple[bytes, float]]:

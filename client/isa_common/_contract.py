@@ -33,6 +33,11 @@ class Method:
     deserialize: Callable[[bytes], Any]
 
 
+def methods(service: ServiceDescriptor, *, capability: str) -> dict[str, Method]:
+    """The methods of a service, by name."""
+    return {name: method(service, name, capability=capability) for name in service.methods_by_name}
+
+
 def method(service: ServiceDescriptor, name: str, *, capability: str) -> Method:
     """Read a method's facts from its descriptor."""
     descriptor: MethodDescriptor = service.methods_by_name[name]

@@ -7,30 +7,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Any
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from isa.logs.v1 import logs_pb2
+from isa_common._capability import Capability
 from isa_common._coalesce import Coalescer
-from isa_common._contract import Method, method
-from isa_common._sql import Acting, acting
-from isa_common._transport import Transport, error_of
+from isa_common._contract import methods
+from isa_common._messages import outcomes_of, to_duration, to_timestamp
+from isa_common._transport import Transport
 from isa_common.errors import InvalidArgument, IsaError
 
-_SERVICE = logs_pb2.DESCRIPTOR.services_by_name["Logs"]
-_PUSH = method(_SERVICE, "Push", capability="logs")
-_QUERY = method(_SERVICE, "Query", capability="logs")
-_QUERY_MANY = method(_SERVICE, "QueryMany", capability="logs")
-_INSTANT = method(_SERVICE, "InstantQuery", capability="logs")
-_RANGE = method(_SERVICE, "RangeQuery", capability="logs")
-_LABELS = method(_SERVICE, "Labels", capability="logs")
-_VALUES = method(_SERVICE, "LabelValues", capability="logs")
-_SERIES = method(_SERVICE, "Series", capability="logs")
-_STATISTICS = method(_SERVICE, "Statistics", capability="logs")
-_TAIL = method(_SERVICE, "Tail", capability="logs")
 _ENTRIES = 5000
 """Entries of one push."""
 
@@ -89,12 +74,13 @@ class LogStatistics:
     bytes: int
 
 
-class Logs:
+class Logs(Capability):
     """Push, query and follow log lines."""
 
+    _methods = methods(logs_pb2.DESCRIPTOR.services_by_name["Logs"], capability="logs")
+
     def __init__(self, transport: Transport, *, acting_for: Mapping[str, str] = {}) -> None:
-        self._transport = transport
-        self._acting = acting_for
+        super().__init__(transport, acting_for=acting_for)
         self._push = Coalescer(self._push_one, self._push_many)
 
     async def push(self, entries: Sequence[Entry], *, timeout: timedelta | None = None) -> int:
@@ -116,7 +102,7 @@ class Logs:
     ) -> Page:
         """Return a page of the lines that a LogQL query selects: the last hour, 100 lines, newest first."""
         response: logs_pb2.QueryResponse = await self._call(
-            _QUERY, _question(query, start, end, limit, direction, cursor), timeout
+            "Query", _question(query, start, end, limit, direction, cursor), timeout
         )
         return _page(response)
 
@@ -134,15 +120,15 @@ class Logs:
         request = logs_pb2.QueryManyRequest(
             queries=[_question(query, start, end, limit, direction, "") for query in queries]
         )
-        response: logs_pb2.QueryManyResponse = await self._call(_QUERY_MANY, request, timeout)
-        return [_page(each.ok) if each.HasField("ok") else error_of(each.error) for each in response.outcomes]
+        response: logs_pb2.QueryManyResponse = await self._call("QueryMany", request, timeout)
+        return [outcome if isinstance(outcome, IsaError) else _page(outcome) for outcome in outcomes_of(response)]
 
     async def instant_query(
         self, query: str, *, time: datetime | None = None, timeout: timedelta | None = None
     ) -> list[Samples]:
         """Return the value of a LogQL metric query at one moment: now, unless a time is given."""
-        request = logs_pb2.InstantQueryRequest(query=query, time=_timestamp(time))
-        response: logs_pb2.InstantQueryResponse = await self._call(_INSTANT, request, timeout)
+        request = logs_pb2.InstantQueryRequest(query=query, time=to_timestamp(time))
+        response: logs_pb2.InstantQueryResponse = await self._call("InstantQuery", request, timeout)
         return [_samples(series) for series in response.series]
 
     async def range_query(
@@ -156,17 +142,17 @@ class Logs:
     ) -> list[Samples]:
         """Return the values of a LogQL metric query over the last hour, or another range, one a step."""
         request = logs_pb2.RangeQueryRequest(
-            query=query, start=_timestamp(start), end=_timestamp(end), step=_duration(step)
+            query=query, start=to_timestamp(start), end=to_timestamp(end), step=to_duration(step)
         )
-        response: logs_pb2.RangeQueryResponse = await self._call(_RANGE, request, timeout)
+        response: logs_pb2.RangeQueryResponse = await self._call("RangeQuery", request, timeout)
         return [_samples(series) for series in response.series]
 
     async def labels(
         self, *, start: datetime | None = None, end: datetime | None = None, timeout: timedelta | None = None
     ) -> list[str]:
         """Return the names of the labels in use in the last hour, or another range."""
-        request = logs_pb2.LabelsRequest(start=_timestamp(start), end=_timestamp(end))
-        response: logs_pb2.LabelsResponse = await self._call(_LABELS, request, timeout)
+        request = logs_pb2.LabelsRequest(start=to_timestamp(start), end=to_timestamp(end))
+        response: logs_pb2.LabelsResponse = await self._call("Labels", request, timeout)
         return list(response.names)
 
     async def label_values(
@@ -178,8 +164,8 @@ class Logs:
         timeout: timedelta | None = None,
     ) -> list[str]:
         """Return the values of one label in the last hour, or another range."""
-        request = logs_pb2.LabelValuesRequest(name=name, start=_timestamp(start), end=_timestamp(end))
-        response: logs_pb2.LabelValuesResponse = await self._call(_VALUES, request, timeout)
+        request = logs_pb2.LabelValuesRequest(name=name, start=to_timestamp(start), end=to_timestamp(end))
+        response: logs_pb2.LabelValuesResponse = await self._call("LabelValues", request, timeout)
         return list(response.values)
 
     async def series(
@@ -190,8 +176,8 @@ class Logs:
         timeout: timedelta | None = None,
     ) -> list[dict[str, str]]:
         """Return the labels of each stream that one of the selectors matches."""
-        request = logs_pb2.SeriesRequest(selectors=selectors, start=_timestamp(start), end=_timestamp(end))
-        response: logs_pb2.SeriesResponse = await self._call(_SERIES, request, timeout)
+        request = logs_pb2.SeriesRequest(selectors=selectors, start=to_timestamp(start), end=to_timestamp(end))
+        response: logs_pb2.SeriesResponse = await self._call("Series", request, timeout)
         return [dict(series.labels) for series in response.series]
 
     async def statistics(
@@ -203,23 +189,19 @@ class Logs:
         timeout: timedelta | None = None,
     ) -> LogStatistics:
         """Count the streams, lines and bytes of a selector."""
-        request = logs_pb2.StatisticsRequest(selector=selector, start=_timestamp(start), end=_timestamp(end))
-        response: logs_pb2.StatisticsResponse = await self._call(_STATISTICS, request, timeout)
+        request = logs_pb2.StatisticsRequest(selector=selector, start=to_timestamp(start), end=to_timestamp(end))
+        response: logs_pb2.StatisticsResponse = await self._call("Statistics", request, timeout)
         return LogStatistics(response.streams, response.entries, response.bytes)
 
     async def tail(self, query: str, *, since: timedelta | None = None) -> AsyncIterator[Entry]:
         """Return lines as they arrive, until the iterator is closed."""
-        request = logs_pb2.TailRequest(query=query, since=_duration(since))
-        async for response in self._transport.stream(_TAIL, request, timeout=timedelta(0), acting=self._acting):
+        request = logs_pb2.TailRequest(query=query, since=to_duration(since))
+        async for response in self._stream("Tail", request, timedelta(0)):
             for entry in response.entries:
                 yield _entry(entry)
 
-    def acting_for(self, caller: Acting | None = None, *, org: str = "", user: str = "") -> Logs:
-        """Return the same, acting for an organisation; only our own workloads may."""
-        return Logs(self._transport, acting_for=acting(caller, org, user))
-
     async def _push_one(self, request: logs_pb2.PushRequest, timeout: timedelta | None) -> logs_pb2.PushResponse:
-        response: logs_pb2.PushResponse = await self._call(_PUSH, request, timeout)
+        response: logs_pb2.PushResponse = await self._call("Push", request, timeout)
         return response
 
     async def _push_many(
@@ -243,25 +225,14 @@ class Logs:
 
         return await asyncio.gather(*map(alone, requests))
 
-    async def _call(self, method: Method, request: Message, timeout: timedelta | None) -> Any:
-        return await self._transport.unary(method, request, timeout=timeout, acting=self._acting)
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
-
 
 def _question(
     query: str, start: datetime | None, end: datetime | None, limit: int, direction: Direction, cursor: str
 ) -> logs_pb2.QueryRequest:
     return logs_pb2.QueryRequest(
         query=query,
-        start=_timestamp(start),
-        end=_timestamp(end),
+        start=to_timestamp(start),
+        end=to_timestamp(end),
         limit=limit,
         direction=logs_pb2.Direction.ValueType(direction),
         cursor=cursor,
@@ -272,21 +243,13 @@ def _page(response: logs_pb2.QueryResponse) -> Page:
     return Page([_entry(entry) for entry in response.entries], response.next_cursor)
 
 
-def _duration(length: timedelta | None) -> Duration | None:
-    if length is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(length)
-    return duration
-
-
 def _samples(series: logs_pb2.Samples) -> Samples:
     return Samples(dict(series.labels), [Sample(each.time.ToDatetime(UTC), each.value) for each in series.samples])
 
 
 def _message(entry: Entry, now: datetime) -> logs_pb2.Entry:
     return logs_pb2.Entry(
-        time=_timestamp(entry.time or now), line=entry.line, labels=dict(entry.labels), metadata=dict(entry.metadata)
+        time=to_timestamp(entry.time or now), line=entry.line, labels=dict(entry.labels), metadata=dict(entry.metadata)
     )
 
 

@@ -10,17 +10,18 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from isa.objects.v1 import objects_pb2 as pb
+from isa_common._capability import Capability
 from isa_common._coalesce import Coalescer
-from isa_common._contract import method
-from isa_common._sql import Acting, acting
-from isa_common._transport import Transport, error_of
+from isa_common._contract import methods
+from isa_common._messages import outcomes_of, to_duration
+from isa_common._transport import Transport
 from isa_common.errors import InvalidArgument, IsaError, NotFound, Unavailable
 
 Data = bytes | Path | AsyncIterator[bytes]
@@ -35,8 +36,6 @@ _TRANSFER = timedelta(0)
 _TRIES = 4
 """Attempts in a row that moved nothing, before an outage is told."""
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["Objects"]
-_METHODS = {each.name: method(_SERVICE, each.name, capability="objects") for each in _SERVICE.methods}
 _T = TypeVar("_T")
 
 
@@ -104,12 +103,13 @@ class SignedForm:
     """What stands in the form before the file."""
 
 
-class Objects:
+class Objects(Capability):
     """Buckets, and objects in them, of any size."""
 
+    _methods = methods(pb.DESCRIPTOR.services_by_name["Objects"], capability="objects")
+
     def __init__(self, transport: Transport, *, acting_for: Mapping[str, str] = {}) -> None:
-        self._transport = transport
-        self._acting = acting_for
+        super().__init__(transport, acting_for=acting_for)
         self._coalescers: dict[str, Coalescer[Any, Any]] = {}
 
     async def create_bucket(self, bucket: str, *, timeout: timedelta | None = None) -> Bucket:
@@ -389,7 +389,7 @@ class Objects:
         request = pb.PresignGetRequest(
             bucket=bucket,
             key=key,
-            expires_in=_duration(expires_in),
+            expires_in=to_duration(expires_in),
             download_as=download_as,
             content_type=content_type,
         )
@@ -411,7 +411,7 @@ class Objects:
         request = pb.PresignPutRequest(
             bucket=bucket,
             key=key,
-            expires_in=_duration(expires_in),
+            expires_in=to_duration(expires_in),
             size=size,
             content_type=content_type,
             sha256=sha256,
@@ -434,7 +434,7 @@ class Objects:
         """Sign a form that stores an object as `key`, or any that begins with `prefix`. `image/*` is a type too."""
         request = pb.PresignPostRequest(
             bucket=bucket,
-            expires_in=_duration(expires_in),
+            expires_in=to_duration(expires_in),
             min_size=min_size,
             max_size=max_size,
             content_type=content_type,
@@ -446,32 +446,17 @@ class Objects:
         response = await self._together("PresignPost", request, timeout)
         return SignedForm(response.url, response.expires_at.ToDatetime(UTC), dict(response.fields))
 
-    def acting_for(self, caller: Acting | None = None, *, org: str = "", user: str = "") -> Objects:
-        """Return the same, acting for an organisation; only our own workloads may."""
-        return Objects(self._transport, acting_for=acting(caller, org, user))
-
-    async def _call(self, name: str, request: Message, timeout: timedelta | None) -> Any:
-        return await self._transport.unary(_METHODS[name], request, timeout=timeout, acting=self._acting)
-
     async def _together(self, name: str, request: Message, timeout: timedelta | None) -> Any:
         """Call by itself, or in one batch with the calls of the same moment."""
         coalescer = self._coalescers.get(name)
         if coalescer is None:
-
-            async def one(request: Message, timeout: timedelta | None) -> Any:
-                return await self._call(name, request, timeout)
-
-            async def many(requests: Sequence[Any], timeout: timedelta | None) -> Sequence[Any]:
-                return await self._many(name, requests, timeout)
-
-            coalescer = self._coalescers[name] = Coalescer(one, many)
+            coalescer = self._coalescers[name] = Coalescer(partial(self._call, name), partial(self._many, name))
         return await coalescer(request, timeout)
 
     async def _many(self, name: str, requests: Sequence[Message], timeout: timedelta | None) -> Sequence[Any]:
         """Call in one batch: an answer or an error for each request."""
         batch = _BATCHES[name](requests=requests)
-        response = await self._call(f"{name}Many", batch, timeout)
-        return [each.ok if each.WhichOneof("outcome") == "ok" else error_of(each.error) for each in response.outcomes]
+        return outcomes_of(await self._call(f"{name}Many", batch, timeout))
 
     async def _sent(
         self,
@@ -489,7 +474,8 @@ class Objects:
             tries -= 1
             try:
                 requests = _requests(request, header, data)
-                return await self._transport.collect(_METHODS[name], requests, timeout=timeout, acting=self._acting)
+                method = self._methods[name]
+                return await self._transport.collect(method, requests, timeout=timeout, acting=self._acting)
             except Unavailable as error:
                 if not tries:
                     raise
@@ -499,13 +485,13 @@ class Objects:
         self, request: pb.DownloadRequest, timeout: timedelta | None
     ) -> AsyncGenerator[ObjectInfo | bytes, None]:
         """What an object is, once, and its bytes; asks for the rest of them when the stream breaks off."""
-        method, timeout = _METHODS["Download"], _TRANSFER if timeout is None else timeout
+        timeout = _TRANSFER if timeout is None else timeout
         header: pb.DownloadHeader | None = None
         received = failures = 0
         while True:
             crc32 = came = 0
             try:
-                stream = self._transport.stream(method, request, timeout=timeout, acting=self._acting)
+                stream = self._stream("Download", request, timeout)
                 async with contextlib.aclosing(stream) as parts:  # type: ignore[type-var]  # it is a generator
                     async for part in parts:
                         kind = part.WhichOneof("part")
@@ -594,14 +580,6 @@ def _condition(*, if_absent: bool, if_match: str) -> pb.Condition | None:
     if if_absent:
         return pb.Condition(absent=True)
     return pb.Condition(etag=if_match) if if_match else None
-
-
-def _duration(length: timedelta | None) -> Duration | None:
-    if length is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(length)
-    return duration
 
 
 def _bucket(bucket: pb.Bucket) -> Bucket:

@@ -19,15 +19,15 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, TypeVar
-
-from google.protobuf.duration_pb2 import Duration
+from typing import Any, ClassVar, Self, TypeVar
 
 from isa.sql.v1 import sql_pb2
+from isa_common._capability import Acting, Capability, acting
 from isa_common._coalesce import _ALONE, Coalescer
-from isa_common._contract import method
+from isa_common._contract import methods
+from isa_common._messages import outcome_of, to_duration
 from isa_common._transport import Transport, error_of
 from isa_common._values import copy_line, decoder, encode
 from isa_common.errors import Aborted, FailedPrecondition, InvalidArgument, IsaError, MessageTooLarge, Unavailable
@@ -36,20 +36,7 @@ _quick: Callable[[bytes], Any] = json.loads
 with suppress(ImportError):
     from orjson import loads as _quick  # when it is installed: it needs a quarter of the time
 
-_SERVICE = sql_pb2.DESCRIPTOR.services_by_name["Sql"]
-_QUERY = method(_SERVICE, "Query", capability="sql")
-_FETCH = method(_SERVICE, "Fetch", capability="sql")
-_FETCH_MANY = method(_SERVICE, "FetchMany", capability="sql")
-_EXECUTE = method(_SERVICE, "Execute", capability="sql")
-_EXECUTE_MANY = method(_SERVICE, "ExecuteMany", capability="sql")
-_EXECUTE_BATCH = method(_SERVICE, "ExecuteBatch", capability="sql")
-_TRANSACT = method(_SERVICE, "Transact", capability="sql")
-_BEGIN_TX = method(_SERVICE, "BeginTx", capability="sql")
-_EXECUTE_IN_TX = method(_SERVICE, "ExecuteInTx", capability="sql")
-_COMMIT = method(_SERVICE, "Commit", capability="sql")
-_ROLLBACK = method(_SERVICE, "Rollback", capability="sql")
-_COPY_IN = method(_SERVICE, "CopyIn", capability="sql")
-_COPY_OUT = method(_SERVICE, "CopyOut", capability="sql")
+_METHODS = methods(sql_pb2.DESCRIPTOR.services_by_name["Sql"], capability="sql")
 
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG = b"0" * 19
@@ -82,25 +69,6 @@ class CopyFormat(IntEnum):
     CSV = 1
     TEXT = 2
     BINARY = 3
-
-
-class Acting(Protocol):
-    """Whom a workload acts for; the kernel's `Caller` is one."""
-
-    @property
-    def org(self) -> str:
-        """The organisation's id."""
-
-    @property
-    def user(self) -> str:
-        """The person's id, or nothing."""
-
-
-def acting(caller: Acting | None, org: str, user: str) -> dict[str, str]:
-    """The metadata that say whom a workload acts for."""
-    if caller is not None:
-        org, user = caller.org, caller.user
-    return {name: value for name, value in (("isa-org", org), ("isa-user", user)) if value}
 
 
 class Row(tuple[Any, ...]):
@@ -222,30 +190,31 @@ class Statement:
     __hash__ = None  # type: ignore[assignment]  # parameters may be lists
 
 
-class Sql:
+class Sql(Capability):
     """SQL with parameters. Reads are retried within their deadline; writes are sent once.
 
     Calls that are made at the same time travel together; each is answered as it is done.
     """
 
+    _methods = _METHODS
+
     def __init__(self, transport: Transport, *, acting_for: Mapping[str, str] = {}) -> None:
-        self._transport = transport
-        self._acting = acting_for
+        super().__init__(transport, acting_for=acting_for)
         self._others: dict[tuple[str, str], Sql] = {}
-        self._fetches = _Scattered(self._fetch_one, self._fetch_many, is_repeatable=True)
-        self._executes = _Scattered(self._execute_one, self._execute_many, is_repeatable=False)
+        self._fetches = _Scattered(partial(self._call, "Fetch"), self._fetch_many, is_repeatable=True)
+        self._executes = _Scattered(partial(self._call, "Execute"), self._execute_many, is_repeatable=False)
 
     async def query(self, sql: str, *params: object, timeout: timedelta | None = None) -> list[Row]:
         """Return all rows of a statement that only reads."""
         statement = _message(Statement(sql, *params))
         response = await self._fetches(sql_pb2.FetchRequest(statement=statement), timeout)
         if response.too_large:
-            return [row async for row in self._stream(statement, timeout)]
+            return [row async for row in self._rows_of(statement, timeout)]
         return _rows(response.rows)
 
     async def stream(self, sql: str, *params: object, timeout: timedelta | None = None) -> AsyncIterator[Row]:
         """Return the rows of a statement that only reads as they come; they need not fit into memory."""
-        async with aclosing(self._stream(_message(Statement(sql, *params)), timeout)) as rows:
+        async with aclosing(self._rows_of(_message(Statement(sql, *params)), timeout)) as rows:
             async for row in rows:
                 yield row
 
@@ -261,7 +230,7 @@ class Sql:
         may also mean that it was committed and the answer lost: repeat only what is idempotent.
         """
         request = sql_pb2.ExecuteBatchRequest(statements=[_message(statement) for statement in statements])
-        response = await self._transport.unary(_EXECUTE_BATCH, request, timeout=timeout, acting=self._acting)
+        response = await self._call("ExecuteBatch", request, timeout)
         return [_result(result) for result in response.results]
 
     async def execute_many(
@@ -300,7 +269,7 @@ class Sql:
     ) -> OpenTransaction:
         """Begin a transaction that has an id, so that other processes of the same user can go on with it."""
         request = sql_pb2.BeginTxRequest(begin=_begin(isolation, read_only, timeout, idle_timeout))
-        response: sql_pb2.BeginTxResponse = await self._transport.unary(_BEGIN_TX, request, acting=self._acting)
+        response: sql_pb2.BeginTxResponse = await self._call("BeginTx", request, None)
         return OpenTransaction(
             self._transport, self._acting, response.tx_id, expires_at=response.expires_at.ToDatetime(UTC)
         )
@@ -339,7 +308,7 @@ class Sql:
                     yield sql_pb2.CopyInRequest(chunk=chunk[start : start + LONGEST_CHUNK])
 
         response: sql_pb2.CopyInResponse = await self._transport.collect(
-            _COPY_IN, requests(), timeout=timeout, acting=self._acting
+            _METHODS["CopyIn"], requests(), timeout=timeout, acting=self._acting
         )
         return response.rows
 
@@ -357,7 +326,7 @@ class Sql:
         request = sql_pb2.CopyOutRequest(
             statement=_message(Statement(sql, *params)), options=_options(format, header, delimiter, null_text)
         )
-        async for response in self._transport.stream(_COPY_OUT, request, timeout=timeout, acting=self._acting):
+        async for response in self._stream("CopyOut", request, timeout):
             yield response.chunk
 
     def acting_for(self, caller: Acting | None = None, *, org: str = "", user: str = "") -> Sql:
@@ -370,39 +339,27 @@ class Sql:
             self._others[key] = Sql(self._transport, acting_for=metadata)
         return self._others[key]
 
-    async def _stream(self, statement: sql_pb2.Statement, timeout: timedelta | None) -> AsyncGenerator[Row, None]:
+    async def _rows_of(self, statement: sql_pb2.Statement, timeout: timedelta | None) -> AsyncGenerator[Row, None]:
         shape, request = None, sql_pb2.QueryRequest(statement=statement)
-        async for response in self._transport.stream(_QUERY, request, timeout=timeout, acting=self._acting):
+        async for response in self._stream("Query", request, timeout):
             if shape is None:
                 shape = _shape_of(response.rows)
             for row in shape.rows(response.rows.rows):
                 yield row
 
-    async def _fetch_one(self, request: sql_pb2.FetchRequest, timeout: timedelta | None) -> sql_pb2.FetchResponse:
-        response: sql_pb2.FetchResponse = await self._transport.unary(
-            _FETCH, request, timeout=timeout, acting=self._acting
-        )
-        return response
-
     async def _fetch_many(
         self, requests: Sequence[sql_pb2.FetchRequest], timeout: timedelta | None
     ) -> AsyncGenerator[tuple[int, sql_pb2.FetchResponse | IsaError], None]:
         request = sql_pb2.FetchManyRequest(requests=requests)
-        async for answer in self._transport.stream(_FETCH_MANY, request, timeout=timeout, acting=self._acting):
-            yield answer.index, error_of(answer.error) if answer.HasField("error") else answer.ok
-
-    async def _execute_one(self, request: sql_pb2.ExecuteRequest, timeout: timedelta | None) -> sql_pb2.ExecuteResponse:
-        response: sql_pb2.ExecuteResponse = await self._transport.unary(
-            _EXECUTE, request, timeout=timeout, acting=self._acting
-        )
-        return response
+        async for answer in self._stream("FetchMany", request, timeout):
+            yield answer.index, outcome_of(answer)
 
     async def _execute_many(
         self, requests: Sequence[sql_pb2.ExecuteRequest], timeout: timedelta | None
     ) -> AsyncGenerator[tuple[int, sql_pb2.ExecuteResponse | IsaError], None]:
         request = sql_pb2.ExecuteManyRequest(requests=requests)
-        async for answer in self._transport.stream(_EXECUTE_MANY, request, timeout=timeout, acting=self._acting):
-            yield answer.index, error_of(answer.error) if answer.HasField("error") else answer.ok
+        async for answer in self._stream("ExecuteMany", request, timeout):
+            yield answer.index, outcome_of(answer)
 
 
 class Transaction:
@@ -417,7 +374,7 @@ class Transaction:
         self._requests: asyncio.Queue[sql_pb2.TransactRequest | None] = asyncio.Queue()
         self._requests.put_nowait(sql_pb2.TransactRequest(begin=begin))
         self._answers: AsyncIterator[sql_pb2.TransactResponse] = transport.duplex(
-            _TRANSACT, self._asked(), timeout=timeout, acting=acting_for
+            _METHODS["Transact"], self._asked(), timeout=timeout, acting=acting_for
         )
         self._turn = asyncio.Lock()
         self._savepoints = 0
@@ -528,18 +485,18 @@ class OpenTransaction:
         request = sql_pb2.ExecuteInTxRequest(
             tx_id=self.id, statements=[_message(statement) for statement in statements]
         )
-        response = await self._transport.unary(_EXECUTE_IN_TX, request, timeout=timeout, acting=self._acting)
+        response = await self._transport.unary(_METHODS["ExecuteInTx"], request, timeout=timeout, acting=self._acting)
         return [_result(result) for result in response.results]
 
     async def commit(self, *, timeout: timedelta | None = None) -> None:
         """Commit. Aborted says that it was rolled back instead, Unavailable that nobody knows."""
         request = sql_pb2.CommitRequest(tx_id=self.id)
-        await self._transport.unary(_COMMIT, request, timeout=timeout, acting=self._acting)
+        await self._transport.unary(_METHODS["Commit"], request, timeout=timeout, acting=self._acting)
 
     async def rollback(self, *, timeout: timedelta | None = None) -> None:
         """Roll back; one that is gone already was rolled back."""
         request = sql_pb2.RollbackRequest(tx_id=self.id)
-        await self._transport.unary(_ROLLBACK, request, timeout=timeout, acting=self._acting)
+        await self._transport.unary(_METHODS["Rollback"], request, timeout=timeout, acting=self._acting)
 
 
 class _Scattered(Coalescer[Req, Res]):
@@ -603,17 +560,9 @@ def _begin(
     return sql_pb2.Begin(
         isolation=sql_pb2.Isolation.ValueType(isolation),
         read_only=read_only,
-        timeout=_duration(timeout),
-        idle_timeout=_duration(idle_timeout),
+        timeout=to_duration(timeout),
+        idle_timeout=to_duration(idle_timeout),
     )
-
-
-def _duration(given: timedelta | None) -> Duration | None:
-    if given is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(given)
-    return duration
 
 
 def _options(form: CopyFormat, header: bool, delimiter: str, null_text: str | None) -> sql_pb2.CopyOptions:

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from isa.streams.v1 import streams_pb2 as pb
+from isa_common._messages import to_duration
 
 
 class Retention(IntEnum):
@@ -210,15 +211,6 @@ class KeyEntry:
     operation: KeyOperation
     publisher: str
     """Who did it; empty when time did."""
-
-
-def to_duration(given: timedelta | None) -> Duration | None:
-    """A duration of the wire."""
-    if given is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(given)
-    return duration
 
 
 def _time(given: Timestamp) -> datetime:

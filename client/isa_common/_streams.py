@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from isa.streams.v1 import streams_pb2 as pb
+from isa_common._capability import Capability
 from isa_common._coalesce import Coalescer
-from isa_common._contract import method
-from isa_common._sql import Acting, acting
+from isa_common._contract import methods
+from isa_common._messages import outcomes_of, portions, to_duration
 from isa_common._stream_readers import Consumption, Replay, Responder, Subscription, Watch
 from isa_common._stream_values import (
     Consumer,
@@ -32,36 +34,30 @@ from isa_common._stream_values import (
     message_of,
     published,
     stream_of,
-    to_duration,
     to_publish,
     to_start,
 )
-from isa_common._transport import Transport, error_of
+from isa_common._transport import Transport
 from isa_common.errors import IsaError, ResourceExhausted
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["Streams"]
-_METHODS = {name: method(_SERVICE, name, capability="streams") for name in _SERVICE.methods_by_name}
 _FOREVER = timedelta(0)
-_PORTION = 8 << 20
-"""Bytes of requests that go out as one message."""
+_MOST = 1000
+"""Items of one request."""
 
 
-class Streams:
+class Streams(Capability):
     """Publish and subscribe, streams with consumers, and key-value buckets."""
 
+    _methods = methods(pb.DESCRIPTOR.services_by_name["Streams"], capability="streams")
+
     def __init__(self, transport: Transport, *, acting_for: Mapping[str, str] = {}) -> None:
-        self._transport = transport
-        self._acting = acting_for
+        super().__init__(transport, acting_for=acting_for)
         self._publishing: Coalescer[pb.PublishRequest, pb.PublishResponse] = Coalescer(
-            self._publish_one, self._publish_all
+            partial(self._call, "Publish"), self._publish_all
         )
         self._settling: Coalescer[pb.Settlement, None] = Coalescer(self._settle_one, self._settle_all)
-        self._getting: Coalescer[pb.GetRequest, pb.GetResponse] = Coalescer(self._get_one, self._get_all)
-        self._putting: Coalescer[pb.PutRequest, pb.PutResponse] = Coalescer(self._put_one, self._put_all)
-
-    def acting_for(self, caller: Acting | None = None, *, org: str = "", user: str = "") -> Streams:
-        """Return the same, acting for an organisation; only our own workloads may."""
-        return Streams(self._transport, acting_for=acting(caller, org, user))
+        self._getting: Coalescer[pb.GetRequest, pb.GetResponse] = Coalescer(partial(self._call, "Get"), self._get_all)
+        self._putting: Coalescer[pb.PutRequest, pb.PutResponse] = Coalescer(partial(self._call, "Put"), self._put_all)
 
     # Messages.
 
@@ -96,7 +92,7 @@ class Streams:
     async def publish_many(
         self, messages: Sequence[Outgoing], *, timeout: timedelta | None = None
     ) -> list[Published | IsaError]:
-        """Publish messages in order, each with its own outcome; up to 1000."""
+        """Publish messages in order, each with its own outcome."""
         outcomes = await self._publish_all([to_publish(message) for message in messages], timeout)
         return [told if isinstance(told, IsaError) else published(told) for told in outcomes]
 
@@ -106,7 +102,7 @@ class Streams:
         `async with` returns once every later message will come.
         """
         request = pb.SubscribeRequest(subject=subject, group=group)
-        return Subscription(lambda: self._stream("Subscribe", request))
+        return Subscription(lambda: self._stream("Subscribe", request, _FOREVER))
 
     async def request(
         self,
@@ -118,7 +114,7 @@ class Streams:
     ) -> Message:
         """Publish a message and return the first reply; FailedPrecondition when nobody listens."""
         request = pb.RequestRequest(subject=subject, data=data, headers=headers)
-        response: pb.RequestResponse = await self._unary("Request", request, timeout)
+        response: pb.RequestResponse = await self._call("Request", request, timeout)
         return message_of(response.message)
 
     async def request_many(
@@ -126,10 +122,10 @@ class Streams:
     ) -> list[Message | IsaError]:
         """Make requests at once, each with its own outcome; only subject, data and headers count."""
         requests = [pb.RequestRequest(subject=each.subject, data=each.data, headers=each.headers) for each in messages]
-        response: pb.RequestManyResponse = await self._unary(
+        response: pb.RequestManyResponse = await self._call(
             "RequestMany", pb.RequestManyRequest(requests=requests), timeout
         )
-        outcomes = _outcomes(response.outcomes)
+        outcomes = outcomes_of(response)
         return [told if isinstance(told, IsaError) else message_of(told.message) for told in outcomes]
 
     async def reply(
@@ -141,9 +137,7 @@ class Streams:
         timeout: timedelta | None = None,
     ) -> None:
         """Answer a message that came with a `reply_token`."""
-        await self._unary(
-            "Reply", pb.ReplyRequest(reply_token=message.reply_token, data=data, headers=headers), timeout
-        )
+        await self._call("Reply", pb.ReplyRequest(reply_token=message.reply_token, data=data, headers=headers), timeout)
 
     async def reply_many(
         self, replies: Sequence[tuple[Message, bytes]], *, timeout: timedelta | None = None
@@ -152,8 +146,8 @@ class Streams:
         request = pb.ReplyManyRequest(
             replies=[pb.ReplyRequest(reply_token=message.reply_token, data=data) for message, data in replies]
         )
-        response: pb.ReplyManyResponse = await self._unary("ReplyMany", request, timeout)
-        return [told if isinstance(told, IsaError) else None for told in _outcomes(response.outcomes)]
+        response: pb.ReplyManyResponse = await self._call("ReplyMany", request, timeout)
+        return [told if isinstance(told, IsaError) else None for told in outcomes_of(response)]
 
     def respond(
         self,
@@ -201,7 +195,7 @@ class Streams:
             duplicate_window=to_duration(duplicate_window),
             description=description,
         )
-        response: pb.CreateStreamResponse = await self._unary(
+        response: pb.CreateStreamResponse = await self._call(
             "CreateStream", pb.CreateStreamRequest(config=config), timeout
         )
         return stream_of(response.stream)
@@ -234,24 +228,24 @@ class Streams:
             duplicate_window=to_duration(duplicate_window),
             description=description,
         )
-        response: pb.UpdateStreamResponse = await self._unary(
+        response: pb.UpdateStreamResponse = await self._call(
             "UpdateStream", pb.UpdateStreamRequest(config=config), timeout
         )
         return stream_of(response.stream)
 
     async def get_stream(self, name: str, *, timeout: timedelta | None = None) -> Stream:
         """Return a stream."""
-        response: pb.GetStreamResponse = await self._unary("GetStream", pb.GetStreamRequest(stream=name), timeout)
+        response: pb.GetStreamResponse = await self._call("GetStream", pb.GetStreamRequest(stream=name), timeout)
         return stream_of(response.stream)
 
     async def list_streams(self, *, timeout: timedelta | None = None) -> list[Stream]:
         """Return all streams, by name."""
-        response: pb.ListStreamsResponse = await self._unary("ListStreams", pb.ListStreamsRequest(), timeout)
+        response: pb.ListStreamsResponse = await self._call("ListStreams", pb.ListStreamsRequest(), timeout)
         return [stream_of(each) for each in response.streams]
 
     async def delete_stream(self, name: str, *, timeout: timedelta | None = None) -> None:
         """Delete a stream, its messages and its consumers."""
-        await self._unary("DeleteStream", pb.DeleteStreamRequest(stream=name), timeout)
+        await self._call("DeleteStream", pb.DeleteStreamRequest(stream=name), timeout)
 
     async def purge_stream(
         self,
@@ -266,7 +260,7 @@ class Streams:
         request = pb.PurgeStreamRequest(
             stream=name, filter_subject=filter_subject, before_sequence=before_sequence, keep=keep
         )
-        response: pb.PurgeStreamResponse = await self._unary("PurgeStream", request, timeout)
+        response: pb.PurgeStreamResponse = await self._call("PurgeStream", request, timeout)
         return response.purged
 
     async def get_message(
@@ -278,7 +272,7 @@ class Streams:
             request.last_of_subject = last_of
         else:
             request.sequence = sequence
-        response: pb.GetMessageResponse = await self._unary("GetMessage", request, timeout)
+        response: pb.GetMessageResponse = await self._call("GetMessage", request, timeout)
         return message_of(response.message)
 
     async def get_messages(
@@ -286,8 +280,8 @@ class Streams:
     ) -> list[Message | IsaError]:
         """Return messages of a stream by their sequences, each with its own outcome."""
         request = pb.GetMessagesRequest(stream=stream, sequences=sequences)
-        response: pb.GetMessagesResponse = await self._unary("GetMessages", request, timeout)
-        outcomes = _outcomes(response.outcomes)
+        response: pb.GetMessagesResponse = await self._call("GetMessages", request, timeout)
+        outcomes = outcomes_of(response)
         return [told if isinstance(told, IsaError) else message_of(told.message) for told in outcomes]
 
     def replay(
@@ -300,7 +294,7 @@ class Streams:
     ) -> Replay:
         """Return the messages of a stream in order, from a sequence, a time or a `Start`; with `follow`, for ever."""
         request = pb.ReplayRequest(stream=stream, start=to_start(start), filter_subject=filter_subject, follow=follow)
-        return Replay(lambda: self._stream("Replay", request))
+        return Replay(lambda: self._stream("Replay", request, _FOREVER))
 
     # Consumers.
 
@@ -330,28 +324,28 @@ class Streams:
             max_ack_pending=max_ack_pending,
             description=description,
         )
-        response: pb.CreateConsumerResponse = await self._unary(
+        response: pb.CreateConsumerResponse = await self._call(
             "CreateConsumer", pb.CreateConsumerRequest(stream=stream, config=config), timeout
         )
         return consumer_of(response.consumer)
 
     async def get_consumer(self, stream: str, name: str, *, timeout: timedelta | None = None) -> Consumer:
         """Return a consumer."""
-        response: pb.GetConsumerResponse = await self._unary(
+        response: pb.GetConsumerResponse = await self._call(
             "GetConsumer", pb.GetConsumerRequest(stream=stream, consumer=name), timeout
         )
         return consumer_of(response.consumer)
 
     async def list_consumers(self, stream: str, *, timeout: timedelta | None = None) -> list[Consumer]:
         """Return the durable consumers of a stream, by name."""
-        response: pb.ListConsumersResponse = await self._unary(
+        response: pb.ListConsumersResponse = await self._call(
             "ListConsumers", pb.ListConsumersRequest(stream=stream), timeout
         )
         return [consumer_of(each) for each in response.consumers]
 
     async def delete_consumer(self, stream: str, name: str, *, timeout: timedelta | None = None) -> None:
         """Delete a consumer and what it remembers."""
-        await self._unary("DeleteConsumer", pb.DeleteConsumerRequest(stream=stream, consumer=name), timeout)
+        await self._call("DeleteConsumer", pb.DeleteConsumerRequest(stream=stream, consumer=name), timeout)
 
     async def fetch(
         self,
@@ -364,7 +358,7 @@ class Streams:
     ) -> list[Delivery]:
         """Take up to `limit` messages; wait for the first one only, and return none when none came."""
         request = pb.FetchRequest(stream=stream, consumer=consumer, limit=limit, wait=to_duration(wait))
-        response: pb.FetchResponse = await self._unary("Fetch", request, timeout or wait + timedelta(seconds=10))
+        response: pb.FetchResponse = await self._call("Fetch", request, timeout or wait + timedelta(seconds=10))
         return [delivery_of(each, self._settling) for each in response.deliveries]
 
     def consume(self, stream: str, consumer: str, *, max_in_flight: int = 100) -> Consumption:
@@ -374,7 +368,7 @@ class Streams:
         )
         return Consumption(
             lambda requests: self._transport.duplex(
-                _METHODS["Consume"], requests, timeout=_FOREVER, acting=self._acting
+                self._methods["Consume"], requests, timeout=_FOREVER, acting=self._acting
             ),
             opening,
             self._settling,
@@ -402,7 +396,7 @@ class Streams:
             max_value_size=max_value_size,
             description=description,
         )
-        await self._unary("CreateBucket", pb.CreateBucketRequest(config=config), timeout)
+        await self._call("CreateBucket", pb.CreateBucketRequest(config=config), timeout)
         return self.bucket(name)
 
     def bucket(self, name: str) -> KeyValueBucket:
@@ -411,37 +405,27 @@ class Streams:
 
     async def get_bucket(self, name: str, *, timeout: timedelta | None = None) -> KeyValueStatus:
         """Return how a bucket is made and what it holds."""
-        response: pb.GetBucketResponse = await self._unary("GetBucket", pb.GetBucketRequest(bucket=name), timeout)
+        response: pb.GetBucketResponse = await self._call("GetBucket", pb.GetBucketRequest(bucket=name), timeout)
         return bucket_of(response.bucket)
 
     async def list_buckets(self, *, timeout: timedelta | None = None) -> list[KeyValueStatus]:
         """Return all buckets, by name."""
-        response: pb.ListBucketsResponse = await self._unary("ListBuckets", pb.ListBucketsRequest(), timeout)
+        response: pb.ListBucketsResponse = await self._call("ListBuckets", pb.ListBucketsRequest(), timeout)
         return [bucket_of(each) for each in response.buckets]
 
     async def delete_bucket(self, name: str, *, timeout: timedelta | None = None) -> None:
         """Delete a bucket and its values."""
-        await self._unary("DeleteBucket", pb.DeleteBucketRequest(bucket=name), timeout)
+        await self._call("DeleteBucket", pb.DeleteBucketRequest(bucket=name), timeout)
 
     # Calls, alone and together.
-
-    async def _unary(self, name: str, request: Any, timeout: timedelta | None) -> Any:
-        return await self._transport.unary(_METHODS[name], request, timeout=timeout, acting=self._acting)
-
-    def _stream(self, name: str, request: Any, timeout: timedelta | None = _FOREVER) -> AsyncIterator[Any]:
-        return self._transport.stream(_METHODS[name], request, timeout=timeout, acting=self._acting)
-
-    async def _publish_one(self, request: pb.PublishRequest, timeout: timedelta | None) -> pb.PublishResponse:
-        response: pb.PublishResponse = await self._unary("Publish", request, timeout)
-        return response
 
     async def _publish_all(
         self, requests: list[pb.PublishRequest], timeout: timedelta | None
     ) -> list[pb.PublishResponse | IsaError]:
         outcomes: list[pb.PublishResponse | IsaError] = []
-        for portion in _portions(requests):
-            response = await self._unary("PublishMany", pb.PublishManyRequest(messages=portion), timeout)
-            outcomes += _outcomes(response.outcomes)
+        for portion in portions(requests, most=_MOST):
+            response = await self._call("PublishMany", pb.PublishManyRequest(messages=portion), timeout)
+            outcomes += outcomes_of(response)
         return outcomes
 
     async def _settle_one(self, request: pb.Settlement, timeout: timedelta | None) -> None:
@@ -450,12 +434,8 @@ class Streams:
             raise told
 
     async def _settle_all(self, requests: list[pb.Settlement], timeout: timedelta | None) -> list[IsaError | None]:
-        response = await self._unary("Settle", pb.SettleRequest(settlements=requests), timeout)
-        return [told if isinstance(told, IsaError) else None for told in _outcomes(response.outcomes)]
-
-    async def _get_one(self, request: pb.GetRequest, timeout: timedelta | None) -> pb.GetResponse:
-        response: pb.GetResponse = await self._unary("Get", request, timeout)
-        return response
+        response = await self._call("Settle", pb.SettleRequest(settlements=requests), timeout)
+        return [told if isinstance(told, IsaError) else None for told in outcomes_of(response)]
 
     async def _get_all(
         self, requests: list[pb.GetRequest], timeout: timedelta | None
@@ -468,27 +448,23 @@ class Streams:
 
         async def of_bucket(bucket: str, places: list[int]) -> None:
             keys = [requests[place].key for place in places]
-            response = await self._unary("MGet", pb.MGetRequest(bucket=bucket, keys=keys), timeout)
-            answers.update(zip(places, _outcomes(response.outcomes), strict=True))
+            response = await self._call("MGet", pb.MGetRequest(bucket=bucket, keys=keys), timeout)
+            answers.update(zip(places, outcomes_of(response), strict=True))
 
         await asyncio.gather(*(of_bucket(bucket, each) for bucket, each in places.items()))
         for place, request in enumerate(requests):
             if isinstance(answers[place], ResourceExhausted):  # no room for it in the answer
                 with suppress(ResourceExhausted):
-                    answers[place] = await self._get_one(request, timeout)
+                    answers[place] = await self._call("Get", request, timeout)
         return [answers[place] for place in range(len(requests))]
-
-    async def _put_one(self, request: pb.PutRequest, timeout: timedelta | None) -> pb.PutResponse:
-        response: pb.PutResponse = await self._unary("Put", request, timeout)
-        return response
 
     async def _put_all(
         self, requests: list[pb.PutRequest], timeout: timedelta | None
     ) -> list[pb.PutResponse | IsaError]:
         outcomes: list[pb.PutResponse | IsaError] = []
-        for portion in _portions(requests):
-            response = await self._unary("PutMany", pb.PutManyRequest(items=portion), timeout)
-            outcomes += _outcomes(response.outcomes)
+        for portion in portions(requests, most=_MOST):
+            response = await self._call("PutMany", pb.PutManyRequest(items=portion), timeout)
+            outcomes += outcomes_of(response)
         return outcomes
 
 
@@ -503,7 +479,7 @@ class KeyValueBucket:
         """Return the value of a key, or of one of its revisions; NotFound when it holds none."""
         request = pb.GetRequest(bucket=self.name, key=key, revision=revision)
         if revision:
-            return entry_of((await self._streams._get_one(request, timeout)).entry)
+            return entry_of((await self._streams._call("Get", request, timeout)).entry)
         return entry_of((await self._streams._getting(request, timeout)).entry)
 
     async def mget(self, keys: Sequence[str], *, timeout: timedelta | None = None) -> list[KeyEntry | IsaError]:
@@ -533,7 +509,7 @@ class KeyValueBucket:
     ) -> int:
         """Set a key that holds nothing; AlreadyExists when it does."""
         request = pb.CreateRequest(bucket=self.name, key=key, value=value, ttl=to_duration(ttl))
-        response: pb.CreateResponse = await self._streams._unary("Create", request, timeout)
+        response: pb.CreateResponse = await self._streams._call("Create", request, timeout)
         return response.revision
 
     async def create_many(
@@ -544,13 +520,13 @@ class KeyValueBucket:
             pb.CreateRequest(bucket=self.name, key=key, value=value, ttl=to_duration(ttl))
             for key, value in values.items()
         ]
-        response = await self._streams._unary("CreateMany", pb.CreateManyRequest(items=items), timeout)
-        return _revisions(values, _outcomes(response.outcomes))
+        response = await self._streams._call("CreateMany", pb.CreateManyRequest(items=items), timeout)
+        return _revisions(values, outcomes_of(response))
 
     async def update(self, key: str, value: bytes, revision: int, *, timeout: timedelta | None = None) -> int:
         """Set a key that is still at a revision; Aborted when it is not."""
         request = pb.UpdateRequest(bucket=self.name, key=key, value=value, revision=revision)
-        response: pb.UpdateResponse = await self._streams._unary("Update", request, timeout)
+        response: pb.UpdateResponse = await self._streams._call("Update", request, timeout)
         return response.revision
 
     async def update_many(
@@ -561,28 +537,28 @@ class KeyValueBucket:
             pb.UpdateRequest(bucket=self.name, key=key, value=value, revision=revision)
             for key, (value, revision) in values.items()
         ]
-        response = await self._streams._unary("UpdateMany", pb.UpdateManyRequest(items=items), timeout)
-        return _revisions(values, _outcomes(response.outcomes))
+        response = await self._streams._call("UpdateMany", pb.UpdateManyRequest(items=items), timeout)
+        return _revisions(values, outcomes_of(response))
 
     async def delete(self, key: str, *, timeout: timedelta | None = None) -> None:
         """Delete a key; its history stays."""
-        await self._streams._unary("Delete", pb.DeleteRequest(bucket=self.name, key=key), timeout)
+        await self._streams._call("Delete", pb.DeleteRequest(bucket=self.name, key=key), timeout)
 
     async def delete_many(self, keys: Sequence[str], *, timeout: timedelta | None = None) -> list[IsaError | None]:
         """Delete keys, each with its own outcome."""
         items = [pb.DeleteRequest(bucket=self.name, key=key) for key in keys]
-        response = await self._streams._unary("DeleteMany", pb.DeleteManyRequest(items=items), timeout)
-        return [told if isinstance(told, IsaError) else None for told in _outcomes(response.outcomes)]
+        response = await self._streams._call("DeleteMany", pb.DeleteManyRequest(items=items), timeout)
+        return [told if isinstance(told, IsaError) else None for told in outcomes_of(response)]
 
     async def purge(self, key: str, *, timeout: timedelta | None = None) -> None:
         """Delete a key and its history."""
-        await self._streams._unary("Purge", pb.PurgeRequest(bucket=self.name, key=key), timeout)
+        await self._streams._call("Purge", pb.PurgeRequest(bucket=self.name, key=key), timeout)
 
     async def purge_many(self, keys: Sequence[str], *, timeout: timedelta | None = None) -> list[IsaError | None]:
         """Delete keys and their history, each with its own outcome."""
         items = [pb.PurgeRequest(bucket=self.name, key=key) for key in keys]
-        response = await self._streams._unary("PurgeMany", pb.PurgeManyRequest(items=items), timeout)
-        return [told if isinstance(told, IsaError) else None for told in _outcomes(response.outcomes)]
+        response = await self._streams._call("PurgeMany", pb.PurgeManyRequest(items=items), timeout)
+        return [told if isinstance(told, IsaError) else None for told in outcomes_of(response)]
 
     async def keys(self, filter: str = "", *, timeout: timedelta | None = None) -> AsyncIterator[str]:  # noqa: A002 -- as NATS calls it
         """Return the keys that hold a value, in no order: all, or those of a filter such as `ui.>`."""
@@ -606,25 +582,7 @@ class KeyValueBucket:
         Unavailable ends it when the service was away: watch again, and take the current values.
         """
         request = pb.WatchRequest(bucket=self.name, filter=filter, only_changes=only_changes)
-        return Watch(lambda: self._streams._stream("Watch", request))
-
-
-def _portions(requests: Sequence[Any]) -> Iterable[list[Any]]:
-    """The items of a batch in portions that fit into one message; an empty batch is one too."""
-    portion: list[Any] = []
-    size = 0
-    for request in requests:
-        size += request.ByteSize()
-        if portion and size > _PORTION:
-            yield portion
-            portion, size = [], request.ByteSize()
-        portion.append(request)
-    yield portion
-
-
-def _outcomes(outcomes: Iterable[Any]) -> list[Any]:
-    """The answer to each item of a batch, or its error."""
-    return [error_of(each.error) if each.HasField("error") else each.ok for each in outcomes]
+        return Watch(lambda: self._streams._stream("Watch", request, _FOREVER))
 
 
 def _revisions(keys: Iterable[str], outcomes: Iterable[Any]) -> dict[str, int | IsaError]:

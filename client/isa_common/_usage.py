@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from isa.usage.v1 import usage_pb2
+from isa_common._capability import Capability
 from isa_common._contract import method
-from isa_common._sql import Acting, acting
-from isa_common._transport import Transport
 
 _SERVICE = usage_pb2.DESCRIPTOR.services_by_name["Usage"]
 
@@ -44,20 +43,13 @@ class Used:
     limits: Share
 
 
-class Usage:
+class Usage(Capability):
     """What the caller's organisation uses, engine by engine."""
-
-    def __init__(self, transport: Transport, *, acting_for: Mapping[str, str] = {}) -> None:
-        self._transport = transport
-        self._acting = acting_for
 
     async def get(self, capability: str, *, timeout: timedelta | None = None) -> Used:
         """Return what was used of a capability, such as `cache`; straight at an adapter it is always that one."""
-        response: usage_pb2.GetResponse = await self._transport.unary(
-            method(_SERVICE, "Get", capability=capability),
-            usage_pb2.GetRequest(),
-            timeout=timeout,
-            acting=self._acting,
+        response: usage_pb2.GetResponse = await self._unary(
+            method(_SERVICE, "Get", capability=capability), usage_pb2.GetRequest(), timeout
         )
         limits = response.limits
         return Used(
@@ -77,7 +69,3 @@ class Usage:
                 bytes=limits.bytes,
             ),
         )
-
-    def acting_for(self, caller: Acting | None = None, *, org: str = "", user: str = "") -> Usage:
-        """Return the same, acting for an organisation; only our own workloads may."""
-        return Usage(self._transport, acting_for=acting(caller, org, user))

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.message import Message
 
 from isa.vectors.v1 import vectors_pb2 as pb
+from isa_common._capability import Capability
 from isa_common._coalesce import Coalescer
-from isa_common._contract import Method, method
-from isa_common._sql import Acting, acting
-from isa_common._transport import Transport, error_of
+from isa_common._contract import methods
+from isa_common._messages import outcomes_of, portions, to_timestamp
+from isa_common._transport import Transport
 from isa_common.errors import InvalidArgument, IsaError, MessageTooLarge
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["Vectors"]
-_CREATE = method(_SERVICE, "CreateCollection", capability="vectors")
-_LIST = method(_SERVICE, "ListCollections", capability="vectors")
-_DESCRIBE = method(_SERVICE, "DescribeCollection", capability="vectors")
-_DROP = method(_SERVICE, "DeleteCollection", capability="vectors")
-_UPSERT = method(_SERVICE, "Upsert", capability="vectors")
-_SEARCH = method(_SERVICE, "Search", capability="vectors")
-_SEARCH_MANY = method(_SERVICE, "SearchMany", capability="vectors")
-_RECOMMEND = method(_SERVICE, "Recommend", capability="vectors")
-_RECOMMEND_MANY = method(_SERVICE, "RecommendMany", capability="vectors")
-_SCROLL = method(_SERVICE, "Scroll", capability="vectors")
-_COUNT = method(_SERVICE, "Count", capability="vectors")
-_COUNT_MANY = method(_SERVICE, "CountMany", capability="vectors")
-_GET = method(_SERVICE, "GetPoints", capability="vectors")
-_DELETE = method(_SERVICE, "DeletePoints", capability="vectors")
-_SET_PAYLOAD = method(_SERVICE, "SetPayload", capability="vectors")
-_DELETE_PAYLOAD = method(_SERVICE, "DeletePayload", capability="vectors")
-_CREATE_INDEX = method(_SERVICE, "CreateIndex", capability="vectors")
-_DELETE_INDEX = method(_SERVICE, "DeleteIndex", capability="vectors")
-
 _POINTS = 1000
-_BYTES = 8 << 20
-"""Of one request; a message may have 16 MiB."""
+"""Points of one request."""
 
 PointId: TypeAlias = int | UUID | str
 """A number from 0 to 2**64-1, or a UUID; text is read as a UUID."""
@@ -246,18 +227,21 @@ Condition: TypeAlias = (
 )
 
 
-class Vectors:
+class Vectors(Capability):
     """Collections of points: store, search, recommend, filter.
 
     Searches, recommendations and counts that are made at the same time go out as one request.
     """
 
+    _methods = methods(pb.DESCRIPTOR.services_by_name["Vectors"], capability="vectors")
+
     def __init__(self, transport: Transport, *, acting_for: Mapping[str, str] = {}) -> None:
-        self._transport = transport
-        self._acting = acting_for
-        self._search = Coalescer(self._search_one, self._search_many)
-        self._recommend = Coalescer(self._recommend_one, self._recommend_many)
-        self._count = Coalescer(self._count_one, self._count_many)
+        super().__init__(transport, acting_for=acting_for)
+        self._search = self._together("Search", lambda requests: pb.SearchManyRequest(searches=requests))
+        self._recommend = self._together(
+            "Recommend", lambda requests: pb.RecommendManyRequest(recommendations=requests)
+        )
+        self._count = self._together("Count", lambda requests: pb.CountManyRequest(counts=requests))
 
     async def create_collection(
         self,
@@ -275,17 +259,17 @@ class Vectors:
             vectors={name: _params(each, f"vectors.{name}") for name, each in vectors.items()},
             sparse_vectors=sparse,
         )
-        await self._call(_CREATE, pb.CreateCollectionRequest(collection=collection, params=params), timeout)
+        await self._call("CreateCollection", pb.CreateCollectionRequest(collection=collection, params=params), timeout)
 
     async def list_collections(self, *, timeout: timedelta | None = None) -> list[str]:
         """Return the names of all collections, sorted."""
-        response: pb.ListCollectionsResponse = await self._call(_LIST, pb.ListCollectionsRequest(), timeout)
+        response: pb.ListCollectionsResponse = await self._call("ListCollections", pb.ListCollectionsRequest(), timeout)
         return list(response.collections)
 
     async def describe_collection(self, collection: str, *, timeout: timedelta | None = None) -> Collection:
         """Return what a collection is, and how many points it has."""
         request = pb.DescribeCollectionRequest(collection=collection)
-        response: pb.DescribeCollectionResponse = await self._call(_DESCRIBE, request, timeout)
+        response: pb.DescribeCollectionResponse = await self._call("DescribeCollection", request, timeout)
         params = response.params
         return Collection(
             _vector_params(params.vector) if params.HasField("vector") else None,
@@ -297,12 +281,12 @@ class Vectors:
 
     async def delete_collection(self, collection: str, *, timeout: timedelta | None = None) -> None:
         """Delete a collection and every point in it."""
-        await self._call(_DROP, pb.DeleteCollectionRequest(collection=collection), timeout)
+        await self._call("DeleteCollection", pb.DeleteCollectionRequest(collection=collection), timeout)
 
     async def upsert(self, collection: str, points: Iterable[Point], *, timeout: timedelta | None = None) -> None:
-        """Store points; of the same id, the last stays. Sent 1,000 or 8 MiB at a time, each part all or none."""
-        for part in _parts(points):
-            await self._call(_UPSERT, pb.UpsertRequest(collection=collection, points=part), timeout)
+        """Store points; of the same id, the last stays. Sent 1000 or 8 MiB at a time, each part all or none."""
+        for part in portions(_messages(points), most=_POINTS):
+            await self._call("Upsert", pb.UpsertRequest(collection=collection, points=part), timeout)
 
     async def search(
         self,
@@ -388,7 +372,7 @@ class Vectors:
             include=_include(with_payload, with_vectors),
         )
         while True:
-            response: pb.ScrollResponse = await self._call(_SCROLL, request, timeout)
+            response: pb.ScrollResponse = await self._call("Scroll", request, timeout)
             for each in response.points:
                 yield _point(each)
             if not response.next_cursor:
@@ -404,7 +388,7 @@ class Vectors:
     ) -> int:
         """Count the points that a filter takes."""
         request = pb.CountRequest(collection=collection, filter=_filter(filter))
-        return (await self._count(request, timeout)).count
+        return int((await self._count(request, timeout)).count)
 
     async def get(
         self,
@@ -419,7 +403,7 @@ class Vectors:
         request = pb.GetPointsRequest(
             collection=collection, ids=_ids(ids), include=_include(with_payload, with_vectors)
         )
-        response: pb.GetPointsResponse = await self._call(_GET, request, timeout)
+        response: pb.GetPointsResponse = await self._call("GetPoints", request, timeout)
         return [_point(each) for each in response.points]
 
     async def delete(
@@ -432,7 +416,7 @@ class Vectors:
     ) -> None:
         """Delete points by id, or those that a filter takes."""
         request = pb.DeletePointsRequest(collection=collection, selector=_selector(ids, filter))
-        await self._call(_DELETE, request, timeout)
+        await self._call("DeletePoints", request, timeout)
 
     async def set_payload(
         self,
@@ -451,7 +435,7 @@ class Vectors:
             payload=_json(payload, "payload"),
             replace=replace,
         )
-        await self._call(_SET_PAYLOAD, request, timeout)
+        await self._call("SetPayload", request, timeout)
 
     async def delete_payload(
         self,
@@ -464,7 +448,7 @@ class Vectors:
     ) -> None:
         """Delete fields of the payload of points."""
         request = pb.DeletePayloadRequest(collection=collection, selector=_selector(ids, filter), fields=fields)
-        await self._call(_DELETE_PAYLOAD, request, timeout)
+        await self._call("DeletePayload", request, timeout)
 
     async def create_index(
         self,
@@ -476,67 +460,30 @@ class Vectors:
     ) -> None:
         """Index a field of the payload, so that filters on it are quick, and words of it can be matched."""
         kind = pb.IndexType.Value(f"INDEX_TYPE_{IndexType(type).name}")
-        await self._call(_CREATE_INDEX, pb.CreateIndexRequest(collection=collection, field=field, type=kind), timeout)
+        await self._call("CreateIndex", pb.CreateIndexRequest(collection=collection, field=field, type=kind), timeout)
 
     async def delete_index(self, collection: str, field: str, *, timeout: timedelta | None = None) -> None:
         """Delete the index of a field."""
-        await self._call(_DELETE_INDEX, pb.DeleteIndexRequest(collection=collection, field=field), timeout)
+        await self._call("DeleteIndex", pb.DeleteIndexRequest(collection=collection, field=field), timeout)
 
-    def acting_for(self, caller: Acting | None = None, *, org: str = "", user: str = "") -> Vectors:
-        """Return the same, acting for an organisation; only our own workloads may."""
-        return Vectors(self._transport, acting_for=acting(caller, org, user))
+    def _together(self, name: str, batch: Callable[[list[Any]], Message]) -> Coalescer[Any, Any]:
+        """What calls a method by itself, or in one batch with the calls of the same moment."""
 
-    async def _call(self, called: Method, request: Any, timeout: timedelta | None) -> Any:
-        return await self._transport.unary(called, request, timeout=timeout, acting=self._acting)
+        async def many(requests: list[Any], timeout: timedelta | None) -> list[Any]:
+            response = await self._call(f"{name}Many", batch(requests), timeout)
+            return [
+                await self._outcome(name, request, outcome, timeout)
+                for request, outcome in zip(requests, outcomes_of(response), strict=True)
+            ]
 
-    async def _search_one(self, request: pb.SearchRequest, timeout: timedelta | None) -> pb.SearchResponse:
-        response: pb.SearchResponse = await self._call(_SEARCH, request, timeout)
-        return response
+        return Coalescer(partial(self._call, name), many)
 
-    async def _search_many(
-        self, requests: list[pb.SearchRequest], timeout: timedelta | None
-    ) -> list[pb.SearchResponse | IsaError]:
-        response = await self._call(_SEARCH_MANY, pb.SearchManyRequest(searches=requests), timeout)
-        return [
-            await self._outcome(_SEARCH, request, outcome, timeout)
-            for request, outcome in zip(requests, response.outcomes, strict=True)
-        ]
-
-    async def _recommend_one(self, request: pb.RecommendRequest, timeout: timedelta | None) -> pb.RecommendResponse:
-        response: pb.RecommendResponse = await self._call(_RECOMMEND, request, timeout)
-        return response
-
-    async def _recommend_many(
-        self, requests: list[pb.RecommendRequest], timeout: timedelta | None
-    ) -> list[pb.RecommendResponse | IsaError]:
-        response = await self._call(_RECOMMEND_MANY, pb.RecommendManyRequest(recommendations=requests), timeout)
-        return [
-            await self._outcome(_RECOMMEND, request, outcome, timeout)
-            for request, outcome in zip(requests, response.outcomes, strict=True)
-        ]
-
-    async def _count_one(self, request: pb.CountRequest, timeout: timedelta | None) -> pb.CountResponse:
-        response: pb.CountResponse = await self._call(_COUNT, request, timeout)
-        return response
-
-    async def _count_many(
-        self, requests: list[pb.CountRequest], timeout: timedelta | None
-    ) -> list[pb.CountResponse | IsaError]:
-        response = await self._call(_COUNT_MANY, pb.CountManyRequest(counts=requests), timeout)
-        return [
-            await self._outcome(_COUNT, request, outcome, timeout)
-            for request, outcome in zip(requests, response.outcomes, strict=True)
-        ]
-
-    async def _outcome(self, single: Method, request: Any, outcome: Any, timeout: timedelta | None) -> Any:
+    async def _outcome(self, name: str, request: Any, outcome: Any, timeout: timedelta | None) -> Any:
         """What came of one item of a batch; one that did not fit beside the others is asked for alone."""
-        if outcome.HasField("ok"):
-            return outcome.ok
-        error = error_of(outcome.error)
-        if not isinstance(error, MessageTooLarge):
-            return error
+        if not isinstance(outcome, MessageTooLarge):
+            return outcome
         try:
-            return await self._call(single, request, timeout)
+            return await self._call(name, request, timeout)
         except IsaError as refused:
             return refused
 
@@ -626,10 +573,7 @@ def _json(payload: Mapping[str, Any], where: str) -> bytes:
         raise InvalidArgument("A payload is what JSON can say.", field=where) from None
 
 
-def _parts(points: Iterable[Point]) -> Iterator[list[pb.Point]]:
-    """Points as messages, in parts that fit into one request each."""
-    part: list[pb.Point] = []
-    size = 0
+def _messages(points: Iterable[Point]) -> Iterator[pb.Point]:
     for at, point in enumerate(points):
         message = pb.Point(id=_id(point.id), payload=_json(point.payload, f"points[{at}].payload") or b"")
         if isinstance(point.vector, Mapping):
@@ -637,14 +581,7 @@ def _parts(points: Iterable[Point]) -> Iterator[list[pb.Point]]:
                 message.vectors[name].CopyFrom(_vector(vector, f"points[{at}].vectors.{name}"))
         elif point.vector is not None:
             message.vector = _floats(point.vector, f"points[{at}].vector")
-        each = message.ByteSize()
-        if part and (len(part) == _POINTS or size + each > _BYTES):
-            yield part
-            part, size = [], 0
-        part.append(message)
-        size += each
-    if part:
-        yield part
+        yield message
 
 
 def _point(message: pb.Point) -> Point:
@@ -759,11 +696,5 @@ def _range(given: Range) -> pb.Condition:
     if len(times) < len(given.bounds):
         raise InvalidArgument("Bounds are all numbers or all times.", field="filter")
     return pb.Condition(
-        time_range=pb.TimeRange(field=given.field, **{name: _timestamp(bound) for name, bound in times.items()})
+        time_range=pb.TimeRange(field=given.field, **{name: to_timestamp(bound) for name, bound in times.items()})
     )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    return stamp

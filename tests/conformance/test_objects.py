@@ -513,7 +513,7 @@ async def test_a_stream_out_of_order_stores_nothing(
         for request in requests:
             yield request
 
-    error = await raised(objects._transport.collect(client._METHODS["Upload"], sent()))
+    error = await raised(objects._transport.collect(objects._methods["Upload"], sent()))
 
     assert (type(error), error.field) == (InvalidArgument, field)
     assert await keys_of(objects, "uploads") == []

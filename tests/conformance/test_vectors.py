@@ -682,13 +682,12 @@ async def test_pages_neither_lose_nor_repeat_a_point(vectors: Vectors) -> None:
 
 async def test_a_cursor_belongs_to_its_question(as_person: Callable[..., Isa]) -> None:
     from isa.vectors.v1 import vectors_pb2 as pb
-    from isa_common._vectors import _SCROLL
 
     isa = as_person(fresh_org())
     for name in ("one", "two"):
         await isa.vectors.create_collection(name, dimension=1)
         await isa.vectors.upsert(name, [Point(n, [1]) for n in range(5)])
-    first = await isa._transport.unary(_SCROLL, pb.ScrollRequest(collection="one", limit=2))
+    first = await isa.vectors._call("Scroll", pb.ScrollRequest(collection="one", limit=2), None)
 
     other = pb.Filter(must=[pb.Condition(is_null="a")])
     for request in (
@@ -698,7 +697,7 @@ async def test_a_cursor_belongs_to_its_question(as_person: Callable[..., Isa]) -
         pb.ScrollRequest(collection="one", cursor=first.next_cursor[:-8]),
     ):
         with pytest.raises(InvalidArgument) as refusal:
-            await isa._transport.unary(_SCROLL, request)
+            await isa.vectors._call("Scroll", request, None)
         assert refusal.value.field == "cursor"
 
 
