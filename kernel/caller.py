@@ -13,6 +13,7 @@ from isa_common import InvalidArgument, PermissionDenied
 
 ORG = re.compile(r"org-[a-z0-9]{1,32}")
 USER = re.compile(r"user-[a-z0-9]{1,32}")
+WORKLOAD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LEVELS = {"read": 0, "write": 1, "admin": 2}
 
 
@@ -44,6 +45,11 @@ class Caller:
     issued: float = field(default=0.0, compare=False)
     """When its token was, in seconds since 1970."""
 
+    @property
+    def tenant(self) -> str:
+        """Whose data a call is about: an organisation, by its id, or a workload, by a name that no organisation has."""
+        return _tenant(self.org, self.workload)
+
     def may(self, permission: str) -> bool:
         """Tell whether the roles give a permission and the scopes, where there are any, leave it."""
         return _may(self.roles, self.scopes, self.workload, permission)
@@ -61,6 +67,15 @@ def _may(roles: frozenset[str], scopes: frozenset[str], workload: str, permissio
     if not any(grants(permission, granted) for granted in held):
         return False
     return not scopes or any(grants(permission, scope) for scope in scopes)
+
+
+@functools.lru_cache(maxsize=4096)
+def _tenant(org: str, workload: str) -> str:
+    if ORG.fullmatch(org):
+        return org
+    if org or not WORKLOAD.fullmatch(workload):
+        raise PermissionDenied("This needs a token of an organisation.")
+    return f"isa-{workload}"
 
 
 def org_id(text: str) -> str:

@@ -602,9 +602,9 @@ class MemoryCache:
             raise InvalidArgument("There is no such scope.", field="scope")
         if scope == pb.SCOPE_USER and not caller.user:
             raise PermissionDenied("The scope of a user needs a token of one.", field="scope")
-        if not caller.org and (caller.user or not caller.workload):
-            raise PermissionDenied("The cache needs a token of an organisation.")
-        return caller.org or f"isa-{caller.workload}", "" if scope == pb.SCOPE_ORGANISATION else caller.user
+        if caller.user and not caller.org:
+            raise PermissionDenied("This token names a user and no organisation.")
+        return caller.tenant, "" if scope == pb.SCOPE_ORGANISATION else caller.user
 
 
 def _check(name: str, field: str) -> None:

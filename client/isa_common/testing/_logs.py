@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from isa.logs.v1 import logs_pb2
-from isa_common.errors import InvalidArgument, IsaError, PermissionDenied, status_of
+from isa_common.errors import InvalidArgument, IsaError, status_of
 from isa_common.testing._transport import Caller
 
 NANOSECONDS = 1_000_000_000
@@ -208,10 +208,7 @@ class MemoryLogs:
             tenant.tails.remove(queue)
 
     def _tenant(self, caller: Caller) -> _Tenant:
-        workload = caller.workload
-        if not caller.org and not workload:
-            raise PermissionDenied("Logs need a token of an organisation.")
-        return self._tenants[caller.org or f"isa-{workload}"]
+        return self._tenants[caller.tenant]
 
     def _between(self, caller: Caller, request: Any) -> Iterable[_Line]:
         start, end = _range(request)
@@ -256,7 +253,7 @@ def _line(caller: Caller, entry: logs_pb2.Entry, path: str, now: int) -> _Line:
     if caller.workload:
         labels["service"] = caller.workload
     labels.setdefault("service", "unknown")
-    labels["org"] = caller.org or f"isa-{caller.workload}"
+    labels["org"] = caller.tenant
     return _Line(moment, tuple(sorted(labels.items())), tuple(sorted(metadata.items())), entry.line)
 
 
@@ -277,12 +274,17 @@ def _selection(query: str, field: str, *, has_filters: bool = True) -> list[Matc
         raise InvalidArgument('A query begins with a selector, such as {service="tasks"}.', field=field)
     matches: list[Match] = []
     at = 1
+    is_bound = False
     while matcher := _MATCHER.match(text, at):
-        matches.append(_label_match(matcher[1], matcher[2], _string(matcher[3]), field))
+        sign, value = matcher[2], _string(matcher[3])
+        matches.append(_label_match(matcher[1], sign, value, field))
+        is_bound |= bool(value) if sign == "=" else sign == "=~" and not _pattern(value, field).fullmatch("")
         at = matcher.end()
         if text[at : at + 1] != ",":
             break
         at += 1
+    if matches and not is_bound:
+        raise InvalidArgument("A selector needs a matcher that says what a label is, not only what not.", field=field)
     if not matches or text[at : at + 1] != "}":
         raise InvalidArgument('The selector is wrong: {label="value", ...}.', field=field)
     at += 1

@@ -22,7 +22,6 @@ from isa_common.errors import (
     InvalidArgument,
     IsaError,
     NotFound,
-    PermissionDenied,
     PreconditionFailed,
     ResourceExhausted,
     status_of,
@@ -172,7 +171,7 @@ class MemoryObjects:
         limit = request.limit or 100
         if not 0 < limit <= 1000:
             raise InvalidArgument("A page may have 1 to 1000 objects.", field="limit")
-        question = [_tenant(caller), request.bucket, request.prefix, request.delimiter]
+        question = [caller.tenant, request.bucket, request.prefix, request.delimiter]
         after = _read_cursor(request.cursor, question) if request.cursor else b""
         entries: dict[bytes, pb.ObjectInfo | str] = {}
         for key, each in bucket.objects.items():
@@ -265,7 +264,7 @@ class MemoryObjects:
         limit = request.limit or 1000
         if not 0 < limit <= 1000:
             raise InvalidArgument("A page may have 1 to 1000 parts.", field="limit")
-        question = [_tenant(caller), request.bucket, request.key, request.upload_id]
+        question = [caller.tenant, request.bucket, request.key, request.upload_id]
         after = int(_read_cursor(request.cursor, question)) if request.cursor else 0
         if upload is None:
             raise NotFound("No such upload.")
@@ -386,7 +385,7 @@ class MemoryObjects:
         return pb.PresignPostManyResponse(outcomes=outcomes)
 
     def _buckets(self, caller: Caller) -> dict[str, _Bucket]:
-        return self._tenants[_tenant(caller)]
+        return self._tenants[caller.tenant]
 
     def _bucket(self, caller: Caller, name: str, where: str = "bucket") -> _Bucket:
         buckets = self._buckets(caller)
@@ -449,12 +448,6 @@ async def _body(requests: AsyncIterator[Any], most: int) -> bytes:
         if len(data) > most:
             raise InvalidArgument(f"More than {most} bytes came.", field="size")
     raise InvalidArgument("The upload was cut off: its last message is a finish.", field="finish")
-
-
-def _tenant(caller: Caller) -> str:
-    if not caller.org and not caller.workload:
-        raise PermissionDenied("Objects need a token of an organisation.")
-    return caller.org or f"isa-{caller.workload}"
 
 
 def _check_bucket(caller: Caller, name: str, where: str = "bucket") -> None:
@@ -576,7 +569,7 @@ def _expiry(given: Any) -> tuple[datetime, int]:
 def _url(caller: Caller, bucket: str, key: str, seconds: int) -> str:
     """A URL in a domain that nobody has."""
     signature = urlencode({"X-Amz-Expires": seconds, "X-Amz-Signature": secrets.token_hex(32)})
-    return f"https://objects.invalid/{_tenant(caller)}-{bucket}/{quote(key)}?{signature}"
+    return f"https://objects.invalid/{caller.tenant}-{bucket}/{quote(key)}?{signature}"
 
 
 def _mark(question: Iterable[str], last: bytes) -> bytes:

@@ -282,9 +282,7 @@ class MemorySql:
             yield sql_pb2.CopyOutResponse(chunk=_line(row, request.options))
 
     def _tenant(self, caller: Caller) -> _Tenant:
-        if not caller.org and not caller.workload:
-            raise PermissionDenied("SQL needs a token of an organisation.")
-        key = f"isa-{caller.workload} {caller.org}" if caller.workload else caller.org
+        key = f"{caller.workload} {caller.tenant}"  # a workload's data of an organisation are its own
         if key not in self._tenants:
             database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             database.execute("PRAGMA foreign_keys = ON")

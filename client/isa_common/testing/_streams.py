@@ -25,7 +25,6 @@ from isa_common.errors import (
     InvalidArgument,
     IsaError,
     NotFound,
-    PermissionDenied,
     ResourceExhausted,
     status_of,
 )
@@ -574,7 +573,7 @@ class MemoryStreams:
         for sequence, attempt in consumer.ready(log):
             consumer.sent[sequence] = _Sent(attempt, time.monotonic() + wait)
             token = secrets.token_bytes(32)
-            tenant.tokens[token] = _Token(self._key(caller), log, consumer, sequence)
+            tenant.tokens[token] = _Token(caller.tenant, log, consumer, sequence)
             if attempt == 1:
                 consumer.following = sequence + 1
             taken.append(
@@ -804,13 +803,8 @@ class MemoryStreams:
             raise NotFound("No such consumer.")
         return log, log.consumers[consumer]
 
-    def _key(self, caller: Caller) -> str:
-        if not caller.org and not caller.workload:
-            raise PermissionDenied("Streams need a token of an organisation.")
-        return caller.org or f"isa-{caller.workload}"
-
     def _tenant(self, caller: Caller) -> _Tenant:
-        return self._tenants[self._key(caller)]
+        return self._tenants[caller.tenant]
 
 
 async def _each(

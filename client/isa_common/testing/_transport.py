@@ -37,6 +37,13 @@ class Caller:
     user: str = ""
     workload: str = ""
 
+    @property
+    def tenant(self) -> str:
+        """Whose data a call is about: an organisation's, or a workload's own."""
+        if not self.org and not self.workload:
+            raise PermissionDenied("This needs a token of an organisation.")
+        return self.org or f"isa-{self.workload}"
+
     def acting(self, metadata: Mapping[str, str]) -> Caller:
         """The caller whom a workload acts for; people act for nobody but themselves."""
         org, user = metadata.get("isa-org", ""), metadata.get("isa-user", "")

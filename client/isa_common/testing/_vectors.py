@@ -23,7 +23,6 @@ from isa_common.errors import (
     InvalidArgument,
     IsaError,
     NotFound,
-    PermissionDenied,
     ResourceExhausted,
     status_of,
 )
@@ -307,9 +306,7 @@ class MemoryVectors:
         return pb.DeleteIndexResponse()
 
     def _mine(self, caller: Caller) -> dict[str, _Collection]:
-        if not caller.org and not caller.workload:
-            raise PermissionDenied("Vectors need a token of an organisation.")
-        return self._tenants.setdefault(caller.org or f"isa-{caller.workload}", {})
+        return self._tenants.setdefault(caller.tenant, {})
 
     def _collection(self, caller: Caller, request: Any) -> _Collection:
         found = self._mine(caller).get(_name(request.collection))

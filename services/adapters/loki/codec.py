@@ -15,7 +15,7 @@ import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from isa.logs.v1 import logs_pb2
-from isa_common import InvalidArgument, PermissionDenied
+from isa_common import InvalidArgument
 from kernel import Caller
 
 NANOSECONDS = 1_000_000_000
@@ -31,10 +31,8 @@ Line = tuple[int, logs_pb2.Entry]
 
 
 def isolate(caller: Caller) -> str:
-    """Loki's tenant of a caller: an organisation by its id, a workload of its own by a name outside that grammar."""
-    if not caller.org and not caller.workload:
-        raise PermissionDenied("Logs need a token of an organisation.")
-    return caller.org or f"isa-{caller.workload}"
+    """Loki's tenant of a caller."""
+    return caller.tenant
 
 
 def nanoseconds(time: Timestamp) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from isa.objects.v1 import objects_pb2
-from isa_common import InvalidArgument, PermissionDenied
-from kernel import Caller, org_id
+from isa_common import InvalidArgument
+from kernel import Caller
 
 LONGEST_BUCKET = 63
 LONGEST_KEY = 1024
@@ -29,7 +29,6 @@ LONGEST_EXPIRY = 7 * 24 * 3600
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _RESERVED = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3")
 """Endings that S3 keeps for itself."""
-_WORKLOAD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
 """What XML cannot carry, and the control characters that it can."""
 _FOLDER = "__XLDIR__"
@@ -42,10 +41,9 @@ _READABLE = "/:;,=@+*()!'&?$#[]~"
 def tenant_of(caller: Caller) -> str:
     """How a caller's buckets begin: with the organisation's id, or with a workload's name outside that grammar."""
     if caller.org:
-        return org_id(caller.org)
-    if not _WORKLOAD.fullmatch(caller.workload):
-        raise PermissionDenied("Objects need a token of an organisation.")
-    return f"isa-{caller.workload.replace('-', '--')}"  # doubled, so that a single one ends the name
+        return caller.tenant
+    tenant = caller.tenant.removeprefix("isa-")
+    return f"isa-{tenant.replace('-', '--')}"  # doubled, so that a single one ends the name
 
 
 def isolate(caller: Caller, bucket: str, *, field: str = "bucket") -> str:

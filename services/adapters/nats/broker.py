@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -11,10 +11,9 @@ from weakref import WeakValueDictionary
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
-from isa_common import DeadlineExceeded, IsaError
-from kernel import Caller, status
-from kernel.shares import Shares
-from services.adapters.nats.codec import Tokens, items, tenant
+from isa_common import DeadlineExceeded, IsaError, ResourceExhausted
+from kernel import Caller, Shares, status
+from services.adapters.nats.codec import Tokens, items
 from services.adapters.nats.connection import Connection
 
 Request = TypeVar("Request")
@@ -22,6 +21,10 @@ Response = TypeVar("Response", bound=Message)
 
 TOGETHER = 1000
 """Items of a batch."""
+AT_ONCE = 32
+"""Items of a batch that are read at a time, so that no batch fills the memory."""
+ANSWER = 15 << 20
+"""Bytes of items in the answer to a batch; a message may have 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class Broker:
 
     def making(self, caller: Caller) -> asyncio.Lock:
         """Held while a tenant's things are counted and one more is made."""
-        return self._making.setdefault(tenant(caller), asyncio.Lock())
+        return self._making.setdefault(caller.tenant, asyncio.Lock())
 
     def batch(self, caller: Caller, given: Sequence[Request], field: str) -> Sequence[Request]:
         """The items of a batch, which costs as many calls as it has items."""
@@ -77,6 +80,22 @@ class Broker:
                 return status(DeadlineExceeded("The broker did not answer in time."))
 
         return list(await asyncio.gather(*(alone(request) for request in given)))
+
+    async def fitting(
+        self,
+        one: Callable[[Caller, Request], Awaitable[Response]],
+        caller: Caller,
+        given: Sequence[Request],
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Read all, some at a time; what has no room in the answer is to be asked for again."""
+        size = 0
+        for start in range(0, len(given), AT_ONCE):
+            for told in await self.each(one, caller, given[start : start + AT_ONCE]):
+                size += told.ByteSize()
+                if size > ANSWER and not isinstance(told, Status):
+                    yield {"error": status(ResourceExhausted("Ask for fewer at a time."))}
+                else:
+                    yield outcome(told)
 
 
 def outcome(told: Message | Status) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from isa_common import (
     InvalidArgument,
     IsaError,
     NotFound,
-    PermissionDenied,
     ResourceExhausted,
     Unavailable,
 )
@@ -43,7 +42,6 @@ DESCRIPTION = 1024
 SECOND = 1_000_000_000
 LONGEST_TIME = 10 * 365 * 86400 * SECOND
 
-TENANT = re.compile(r"org-[a-z0-9]{1,32}|isa-[a-z0-9-]{1,64}")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 HEADER = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -67,7 +65,7 @@ class Kind(Enum):
 
 def isolate(caller: Caller, kind: Kind, name: str) -> str:
     """The physical name of a thing; a tenant has no dot and no underscore, so no two tenants' names meet."""
-    return _prefix(caller.org, caller.workload, kind) + name
+    return _prefix(caller.tenant, kind) + name
 
 
 def own(caller: Caller, kind: Kind, physical: str) -> str:
@@ -75,17 +73,9 @@ def own(caller: Caller, kind: Kind, physical: str) -> str:
     return physical[len(isolate(caller, kind, "")) :]
 
 
-def tenant(caller: Caller) -> str:
-    """An organisation by its id, a workload of its own by a name outside that grammar."""
-    known = caller.org or (f"isa-{caller.workload}" if caller.workload else "")
-    if not TENANT.fullmatch(known):
-        raise PermissionDenied("Streams need a token of an organisation.")
-    return known
-
-
 @functools.lru_cache(maxsize=4096)
-def _prefix(org: str, workload: str, kind: Kind) -> str:
-    return kind.value.format(tenant(Caller(org=org, workload=workload)))
+def _prefix(tenant: str, kind: Kind) -> str:
+    return kind.value.format(tenant)
 
 
 # Names.
@@ -279,7 +269,7 @@ class Tokens:
 
     def _tag(self, caller: Caller, kind: str, inbox: bytes) -> bytes:
         assert self._key, "started before it serves"
-        facts = f"{kind}\0{tenant(caller)}\0".encode() + inbox
+        facts = f"{kind}\0{caller.tenant}\0".encode() + inbox
         return hmac.digest(self._key, facts, "sha256")[:16]
 
 

@@ -311,9 +311,7 @@ class Sql:
             if caller.workload not in self._rooms:
                 raise PermissionDenied("This workload has no database.")
             return Place(self._server, caller.workload, f"{caller.workload}_{'app' if caller.org else 'system'}")
-        if not caller.org:
-            raise PermissionDenied("SQL needs a token of an organisation.")
-        return await self._tenants.place(caller.org)
+        return await self._tenants.place(caller.tenant)
 
     async def _permitted(
         self,

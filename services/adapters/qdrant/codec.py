@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 
 from isa.vectors.v1 import vectors_pb2 as pb
-from isa_common import FailedPrecondition, InvalidArgument, MessageTooLarge, PermissionDenied
+from isa_common import FailedPrecondition, InvalidArgument, MessageTooLarge
 
 if TYPE_CHECKING:  # the workers run without the kernel
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -57,18 +57,9 @@ Id = int | UUID | str
 """A number or a UUID, which a library may say as text."""
 
 
-def tenant(caller: Caller) -> str:
-    """Whose collections a call is about: an organisation's, or those of a workload of our own."""
-    if caller.org:
-        return caller.org
-    if not caller.workload:
-        raise PermissionDenied("Vectors need a token of an organisation.")
-    return f"isa-{caller.workload}"
-
-
 def isolate(caller: Caller, collection: str) -> str:
     """The engine's name of a collection: the tenant, a dot, and the name in base32, which has no dot and no case."""
-    return f"{tenant(caller)}.{_encoded(collection)}"
+    return f"{caller.tenant}.{_encoded(collection)}"
 
 
 @functools.lru_cache(maxsize=4096)

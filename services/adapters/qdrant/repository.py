@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from isa.vectors.v1 import vectors_pb2 as pb
 from isa_common import InvalidArgument, IsaError, MessageTooLarge
 from kernel import Caller, ErrorMap, Parts, concerns, status
-from services.adapters.qdrant.codec import LARGEST_ANSWER, isolate, tenant
+from services.adapters.qdrant.codec import LARGEST_ANSWER, isolate
 
 BATCH = 256
 M = TypeVar("M", bound=Message)
@@ -68,7 +68,7 @@ class Vectors:
 
     async def list_collections(self, caller: Caller, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
         """Name the collections of the organisation."""
-        response: pb.ListCollectionsResponse = await self._backend.call("ListCollections", tenant(caller), request)
+        response: pb.ListCollectionsResponse = await self._backend.call("ListCollections", caller.tenant, request)
         return response
 
     async def describe_collection(

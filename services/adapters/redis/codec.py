@@ -13,7 +13,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 
 from isa.cache.v1 import cache_pb2
-from kernel import Caller, InvalidArgument, PermissionDenied
+from kernel import Caller, InvalidArgument, PermissionDenied, user_id
 
 LONGEST_NAME = 512
 """Bytes of a key, a channel, a pattern and the name of a lock or limit."""
@@ -23,9 +23,6 @@ DATA, CHANNEL, LOCK, FENCE, WAKE = "", "chan:", "lock:", "fence:", "wake:"
 FIXED, SLIDING, BUCKET = "rate.fixed:", "rate.sliding:", "rate.bucket:"
 """What names begin with, by what they name: all but data by a word that no organisation and no workload is called."""
 
-_ORG = re.compile(r"org-[a-z0-9]{1,32}")
-_USER = re.compile(r"user-[a-z0-9]{1,32}")
-_WORKLOAD = re.compile(r"[a-z0-9-]{1,63}")
 _GLOB = re.compile(r"([*?\[\]\\^-])")
 
 
@@ -56,13 +53,10 @@ def tenant(org: str, user: str, workload: str, scope: int) -> str:
         raise InvalidArgument("There is no such scope.", field="scope")
     if scope == cache_pb2.SCOPE_USER and not user:
         raise PermissionDenied("The scope of a user needs a token of one.", field="scope")
-    if org:
-        if not _ORG.fullmatch(org) or (user and not _USER.fullmatch(user)):
-            raise PermissionDenied("This token names no organisation and user of ours.")
-        return f"{org}:{'' if scope == cache_pb2.SCOPE_ORGANISATION else user}:"
-    if user or not _WORKLOAD.fullmatch(workload):
-        raise PermissionDenied("The cache needs a token of an organisation.")
-    return f"isa-{workload}::"
+    if user and not org:
+        raise PermissionDenied("This token names a user and no organisation.")
+    owner = Caller(org=org, workload=workload).tenant
+    return f"{owner}:{user_id(user) if user and scope != cache_pb2.SCOPE_ORGANISATION else ''}:"
 
 
 def _check(name: str, field: str) -> None:

@@ -22,7 +22,6 @@ from services.adapters.qdrant.codec import (
     revealed,
     sparse,
     sparse_message,
-    tenant,
 )
 
 ALPHABET = "ab.:-_/*\\ =é\u0301😀%2"
@@ -45,10 +44,10 @@ def test_a_million_names_are_injective_and_none_begins_another() -> None:
         text = chance.choice(texts)
         for caller in who:
             name = isolate(caller, text)
-            owner = (tenant(caller), text)
+            owner = (caller.tenant, text)
             assert seen.setdefault(name, owner) == owner
 
-    spaces = sorted({f"{tenant(caller)}." for caller in who})
+    spaces = sorted({f"{caller.tenant}." for caller in who})
     assert not any(one != other and one.startswith(other) for one in spaces for other in spaces)
     for name, (owner, text) in seen.items():
         assert name.startswith(f"{owner}.")

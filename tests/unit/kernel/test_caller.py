@@ -125,6 +125,32 @@ def test_every_permission_of_the_policy_is_well_formed() -> None:
     assert all(item.partition(".")[2] in LEVELS for item in granted)
 
 
+@pytest.mark.parametrize(
+    ("caller", "tenant"),
+    [
+        (Caller(org="org-a", user="user-1"), "org-a"),
+        (Caller(org="org-a", workload="tasks"), "org-a"),
+        (Caller(workload="postgres-grpc"), "isa-postgres-grpc"),
+    ],
+)
+def test_a_tenant_is_an_organisation_or_a_workload(caller: Caller, tenant: str) -> None:
+    assert caller.tenant == tenant
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        Caller(),
+        Caller(user="user-1"),
+        *(Caller(org=org, workload="tasks") for org in ("org-", "org-A", "org-a.b", "org-a\n", "isa-tasks")),
+        *(Caller(workload=name) for name in ("A", "a--b", "-a", "a:b")),
+    ],
+)
+def test_who_is_no_tenant_is_refused(caller: Caller) -> None:
+    with pytest.raises(PermissionDenied):
+        _ = caller.tenant
+
+
 @pytest.mark.parametrize("text", ["org-a", "org-0", "org-" + "z" * 32])
 def test_well_formed_ids_are_taken(text: str) -> None:
     assert org_id(text) == text
