@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.status_pb2 import Status
 from nats.aio.msg import Msg
 
 from isa.streams.v1 import streams_pb2 as pb
-from isa_common import Aborted, AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
-from kernel import Caller, concerns, status
+from isa_common import Aborted, AlreadyExists, InvalidArgument, NotFound
+from kernel import Caller, concerns
 from services.adapters.nats.broker import Broker, outcome
 from services.adapters.nats.codec import (
     OPERATION,
@@ -31,7 +30,7 @@ from services.adapters.nats.codec import (
 )
 from services.adapters.nats.connection import NobodyListens, accepted
 from services.adapters.nats.pulling import read
-from services.adapters.nats.storage import ANSWER, AT_ONCE, Storage
+from services.adapters.nats.storage import Storage
 
 ROLLUP = "Nats-Rollup"
 ENDED = frozenset({pb.OPERATION_DELETE, pb.OPERATION_PURGE, pb.OPERATION_EXPIRE})
@@ -84,17 +83,10 @@ class Buckets(Storage):
         """Return the values of keys, each with its own outcome."""
         name(request.bucket, "bucket")
         given = self._broker.batch(caller, request.keys, "keys")
-        response, size = pb.MGetResponse(), 0
-        for start in range(0, len(given), AT_ONCE):
-            portion = [pb.GetRequest(bucket=request.bucket, key=key) for key in given[start : start + AT_ONCE]]
-            for told in await self._broker.each(self.get, caller, portion):
-                size += told.ByteSize()
-                if isinstance(told, Status):
-                    response.outcomes.add(error=told)
-                elif size > ANSWER:
-                    response.outcomes.add(error=status(ResourceExhausted("Ask for fewer keys at a time.")))
-                else:
-                    response.outcomes.add(ok=told)
+        wanted = [pb.GetRequest(bucket=request.bucket, key=key) for key in given]
+        response = pb.MGetResponse()
+        async for found in self._broker.fitting(self.get, caller, wanted):
+            response.outcomes.add(**found)
         return response
 
     async def put(self, caller: Caller, request: pb.PutRequest) -> pb.PutResponse:

@@ -7,12 +7,11 @@ from contextlib import aclosing
 from typing import Any
 
 import orjson
-from google.rpc.status_pb2 import Status
 from nats.aio.msg import Msg
 
 from isa.streams.v1 import streams_pb2 as pb
 from isa_common import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from kernel import Caller, concerns, status
+from kernel import Caller, concerns
 from services.adapters.nats import connection as nats
 from services.adapters.nats.broker import Broker
 from services.adapters.nats.codec import (
@@ -28,11 +27,6 @@ from services.adapters.nats.codec import (
     subject,
 )
 from services.adapters.nats.pulling import read
-
-ANSWER = 15 << 20
-"""Bytes of messages in one answer of a batch; gRPC's own limit is a little higher."""
-AT_ONCE = 32
-"""Messages of a batch that are read at a time, so that no batch fills the memory."""
 
 
 class Storage:
@@ -106,17 +100,9 @@ class Storage:
                 raise InvalidArgument("The first sequence is 1.", field="sequences")
             return await self._message(caller, at, {"seq": sequence})
 
-        response, size = pb.GetMessagesResponse(), 0
-        for start in range(0, len(given), AT_ONCE):
-            portion = given[start : start + AT_ONCE]
-            for told in await self._broker.each(one, caller, portion):
-                size += told.ByteSize()
-                if isinstance(told, Status):
-                    response.outcomes.add(error=told)
-                elif size > ANSWER:
-                    response.outcomes.add(error=status(ResourceExhausted("Ask for fewer messages at a time.")))
-                else:
-                    response.outcomes.add(ok=told)
+        response = pb.GetMessagesResponse()
+        async for found in self._broker.fitting(one, caller, given):
+            response.outcomes.add(**found)
         return response
 
     async def replay(self, caller: Caller, request: pb.ReplayRequest) -> AsyncIterator[pb.ReplayResponse]:
