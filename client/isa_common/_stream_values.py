@@ -150,7 +150,7 @@ class Stream:
     max_message_size: int
     duplicate_window: timedelta | None
     description: str
-    created: datetime
+    created_at: datetime
     messages: int
     bytes: int
     first_sequence: int
@@ -170,7 +170,7 @@ class Consumer:
     max_deliver: int
     max_ack_pending: int
     description: str
-    created: datetime
+    created_at: datetime
     pending: int
     """Messages that were not sent yet."""
     ack_pending: int
@@ -191,7 +191,7 @@ class KeyValueStatus:
     max_bytes: int
     max_value_size: int
     description: str
-    created: datetime
+    created_at: datetime
     entries: int
     """Values, history and marks of deletion included."""
     bytes: int
@@ -295,7 +295,7 @@ def stream_of(stream: pb.Stream) -> Stream:
         max_message_size=config.max_message_size,
         duplicate_window=_span(config.duplicate_window),
         description=config.description,
-        created=_time(stream.created),
+        created_at=_time(stream.created),
         messages=stream.messages,
         bytes=stream.bytes,
         first_sequence=stream.first_sequence,
@@ -326,7 +326,7 @@ def consumer_of(consumer: pb.Consumer) -> Consumer:
         max_deliver=config.max_deliver,
         max_ack_pending=config.max_ack_pending,
         description=config.description,
-        created=_time(consumer.created),
+        created_at=_time(consumer.created),
         pending=consumer.pending,
         ack_pending=consumer.ack_pending,
         redelivered=consumer.redelivered,
@@ -344,7 +344,7 @@ def bucket_of(bucket: pb.Bucket) -> KeyValueStatus:
         max_bytes=config.max_bytes,
         max_value_size=config.max_value_size,
         description=config.description,
-        created=_time(bucket.created),
+        created_at=_time(bucket.created),
         entries=bucket.entries,
         bytes=bucket.bytes,
         revision=bucket.revision,

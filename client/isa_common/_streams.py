@@ -482,7 +482,7 @@ class KeyValueBucket:
             return entry_of((await self._streams._call("Get", request, timeout)).entry)
         return entry_of((await self._streams._getting(request, timeout)).entry)
 
-    async def mget(self, keys: Sequence[str], *, timeout: timedelta | None = None) -> list[KeyEntry | IsaError]:
+    async def get_many(self, keys: Sequence[str], *, timeout: timedelta | None = None) -> list[KeyEntry | IsaError]:
         """Return the values of keys, each with its own outcome: NotFound for a key that holds none."""
         requests = [pb.GetRequest(bucket=self.name, key=key) for key in keys]
         outcomes = await self._streams._get_all(requests, timeout)

@@ -1020,7 +1020,7 @@ async def test_batches_of_keys_fail_one_by_one(streams: Streams) -> None:
     put = await bucket.put_many({"a": b"1", "b": b"2", "bad key": b"", "c": b"3"})
     created = await bucket.create_many({"a": b"", "d": b"4"})
     updated = await bucket.update_many({"a": (b"5", put["a"]), "b": (b"", put["a"])})
-    got = await bucket.mget(["a", "b", "none", "d", ""])
+    got = await bucket.get_many(["a", "b", "none", "d", ""])
     deleted = await bucket.delete_many(["a", "x y"])
     purged = await bucket.purge_many(["b", "*"])
 
@@ -1034,7 +1034,7 @@ async def test_batches_of_keys_fail_one_by_one(streams: Streams) -> None:
     assert [type(each).__name__ for each in purged] == ["NoneType", "InvalidArgument"]
     assert sorted([key async for key in bucket.keys(">")]) == ["c", "d"]
     with pytest.raises(InvalidArgument) as caught:
-        await bucket.mget(["a"] * 1001)
+        await bucket.get_many(["a"] * 1001)
     assert caught.value.field == "keys"
 
 

@@ -211,7 +211,7 @@ async def test_a_hung_server_ends_calls_at_their_deadline(server: Server, stream
             streams.publish_many([Outgoing(subject="s", durable=True)] * 5, timeout=SECOND / 2),
             streams.get_stream("S", timeout=SECOND / 2),
             bucket.put("k", b"", timeout=SECOND / 2),
-            bucket.mget(["k"], timeout=SECOND / 2),
+            bucket.get_many(["k"], timeout=SECOND / 2),
         ]
         told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), PATIENCE)
         large = [streams.publish("a", b"x" * 1_000_000, timeout=SECOND) for _ in range(80)]
