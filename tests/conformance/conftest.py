@@ -135,9 +135,8 @@ async def opened() -> AsyncIterator[list[Isa]]:
         await client.close()
 
 
-@pytest.fixture(params=["fake", "engine"])
-def clients(request: pytest.FixtureRequest, opened: list[Isa]) -> Clients:
-    """Clients of the cloud in memory and of the engine; the suite's own fixture `address` serves its adapter."""
+def clients_of(opened: list[Isa], address: str = "") -> Clients:
+    """Clients of the adapter at an address, or of a cloud in memory, which are added to those that are open."""
 
     def kept(make: Callable[..., Isa]) -> Callable[..., Isa]:
         def keep(*args: str) -> Isa:
@@ -146,14 +145,19 @@ def clients(request: pytest.FixtureRequest, opened: list[Isa]) -> Clients:
 
         return keep
 
-    if request.param == "fake":
-        cloud = FakeCloud()
-        return Clients(
-            person=kept(lambda org, user="user-1": cloud.isa(org, user)),
-            workload=kept(lambda name=ROOM: cloud.isa("", "", workload=name)),
-        )
-    address = request.getfixturevalue("address")
-    return Clients(person=kept(partial(person, address)), workload=kept(partial(workload, address)))
+    if address:
+        return Clients(person=kept(partial(person, address)), workload=kept(partial(workload, address)))
+    cloud = FakeCloud()
+    return Clients(
+        person=kept(lambda org, user="user-1": cloud.isa(org, user)),
+        workload=kept(lambda name=ROOM: cloud.isa("", "", workload=name)),
+    )
+
+
+@pytest.fixture(params=["fake", "engine"])
+def clients(request: pytest.FixtureRequest, opened: list[Isa]) -> Clients:
+    """Clients of the cloud in memory and of the engine; the suite's own fixture `address` serves its adapter."""
+    return clients_of(opened, "" if request.param == "fake" else request.getfixturevalue("address"))
 
 
 @pytest.fixture

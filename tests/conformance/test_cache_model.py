@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
@@ -20,6 +19,7 @@ from kernel import Caller
 from services.adapters.redis.connection import ReplyError
 from services.adapters.redis.part import refusal
 from tests.conformance.conftest import Engines
+from tests.conformance.machines import BOUNDS
 from tests.conformance.test_cache import Raw, adapter
 
 UNORDERED = {"members", "keys"}
@@ -176,15 +176,6 @@ def test_redis_answers_as_memory_does(engines: Engines, runner: asyncio.Runner) 
                 return refused.code, refused.field
 
     try:
-        run_state_machine_as_test(
-            Machine,
-            settings=settings(
-                max_examples=25,
-                stateful_step_count=30,
-                deadline=None,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        run_state_machine_as_test(Machine, settings=BOUNDS)
     finally:
         runner.run(cache.stop())

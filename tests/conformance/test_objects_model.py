@@ -10,9 +10,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from isa.objects.v1 import objects_pb2 as pb
 from isa_common import IsaError
@@ -22,6 +21,7 @@ from kernel.errors import ours
 from services.adapters.minio.app import Settings, create_app
 from services.adapters.minio.repository import ERRORS
 from tests.conformance.conftest import Engines, FakeParts, Secrets
+from tests.conformance.machines import run_beside
 
 tenants = st.sampled_from([0, 1])
 buckets = st.sampled_from(["one", "one", "one", "two", "Wrong"])
@@ -254,13 +254,4 @@ def test_the_adapter_does_what_the_model_does(engines: Engines) -> None:
     adapter = create_app(
         Settings(url=f"http://{engines.address('minio')}"), FakeParts(Secrets(engines.secrets))
     ).implementation
-    with asyncio.Runner() as runner:
-        Machine.loop, Machine.engine = runner.get_loop(), adapter
-        runner.run(adapter.start())
-        run_state_machine_as_test(
-            Machine,
-            settings=settings(
-                max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-            ),
-        )
-        runner.run(adapter.stop())
+    run_beside(Machine, adapter)

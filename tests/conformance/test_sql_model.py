@@ -7,7 +7,6 @@ from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -16,6 +15,7 @@ from isa_common.testing._sql import MemorySql
 from isa_common.testing._transport import Caller, MemoryTransport
 from services.adapters.postgres.app import Settings, create_app
 from tests.conformance.conftest import Engines, FakeParts, Secrets
+from tests.conformance.machines import BOUNDS
 
 tenants = st.sampled_from([0, 1])
 ids = st.integers(0, 4)
@@ -169,13 +169,4 @@ def test_the_adapter_does_what_the_service_in_memory_does(engines: Engines) -> N
                 for tx in opened:
                     self.loop.run_until_complete(tx.rollback())
 
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=25,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            print_blob=True,
-        ),
-    )
+    run_state_machine_as_test(Machine, settings=BOUNDS)

@@ -10,9 +10,8 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from isa.streams.v1 import streams_pb2 as pb
 from isa_common import Code
@@ -22,6 +21,7 @@ from kernel.errors import ours
 from services.adapters.nats.app import Settings, create_app
 from services.adapters.nats.repository import ERRORS
 from tests.conformance.conftest import Engines, FakeParts, Secrets
+from tests.conformance.machines import run_beside
 
 NAMES = ["one", "two", "org-a_one"]
 SUBJECTS = ["a", "a.b", "a.c", "b.b", "KV.a", "a..b", "a.*", ""]
@@ -329,13 +329,4 @@ def test_the_adapter_does_what_the_model_does(engines: Engines) -> None:
     adapter = create_app(
         Settings(url=f"nats://{engines.address('nats')}"), FakeParts(Secrets(engines.secrets))
     ).implementation
-    with asyncio.Runner() as runner:
-        Machine.loop, Machine.engine = runner.get_loop(), adapter
-        runner.run(adapter.start())
-        run_state_machine_as_test(
-            Machine,
-            settings=settings(
-                max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-            ),
-        )
-        runner.run(adapter.stop())
+    run_beside(Machine, adapter)

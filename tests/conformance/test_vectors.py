@@ -8,7 +8,6 @@ import uuid
 from array import array
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,8 +41,7 @@ from isa_common import (
     Vectors,
 )
 from isa_common._vectors import Condition
-from isa_common.testing import FakeCloud
-from tests.conformance.conftest import Clients, FakeParts, Secrets, person, serving, workload
+from tests.conformance.conftest import Clients, FakeParts, Secrets, clients_of, serving
 
 LOCAL = ":memory:"
 """The server's client, answering by itself: it has every call, and no payload indexes."""
@@ -52,26 +50,14 @@ LOCAL = ":memory:"
 @pytest_asyncio.fixture(params=["fake", "embedded", "server"])
 async def clients(request: pytest.FixtureRequest, tmp_path: Path, opened: list[Isa]) -> AsyncIterator[Clients]:
     """Clients of the cloud in memory, and of an adapter with each backend."""
-
-    def kept(make: Callable[..., Isa]) -> Callable[..., Isa]:
-        def keep(*args: str) -> Isa:
-            opened.append(make(*args))
-            return opened[-1]
-
-        return keep
-
     if request.param == "fake":
-        cloud = FakeCloud()
-        yield Clients(
-            person=kept(lambda org, user="user-1": cloud.isa(org, user)),
-            workload=kept(lambda name="shop": cloud.isa("", "", workload=name)),
-        )
+        yield clients_of(opened)
         return
     from services.adapters.qdrant.app import Settings, create_app
 
     settings = Settings(folder=tmp_path, workers=1, spare=0, url=LOCAL if request.param == "server" else "")
     async with serving(create_app(settings, FakeParts(Secrets({})))) as address:
-        yield Clients(person=kept(partial(person, address)), workload=kept(partial(workload, address)))
+        yield clients_of(opened, address)
 
 
 @pytest.fixture

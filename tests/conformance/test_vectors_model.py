@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -23,6 +22,7 @@ from isa_common.testing._vectors import MemoryVectors
 from kernel import Caller
 from services.adapters.qdrant.app import Settings, create_app
 from tests.conformance.conftest import FakeParts, Secrets
+from tests.conformance.machines import BOUNDS
 
 UUIDS = [str(uuid.UUID(int=n << 64)) for n in (1, 2)]
 SCALARS = [
@@ -249,15 +249,7 @@ def test_the_adapter_does_what_the_model_does(adapter: Any, runner: asyncio.Runn
             )
             self.both(tenant, "recommend", request)
 
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=25,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(Machine, settings=BOUNDS)
 
 
 async def outcome(service: Any, method: str, caller: Caller, request: Any) -> Any:
