@@ -510,7 +510,7 @@ class Cache(Capability):
         timeout: timedelta | None,
         pipeline: Method = _METHODS["Pipeline"],
     ) -> list[Any]:
-        commands = [cache_pb2.Command(**{_COMMANDS[name]: request}) for name, request in calls]  # type: ignore[arg-type]
+        commands = [cache_pb2.Command(**{_COMMANDS[name]: request}) for name, request in calls]  # type: ignore[arg-type]  # a field each
         response = await self._unary(pipeline, cache_pb2.PipelineRequest(commands=commands), timeout)
         answers: list[Any] = []
         for (name, _), outcome in zip(calls, response.outcomes, strict=True):

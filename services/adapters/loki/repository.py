@@ -39,7 +39,6 @@ SELECTORS = 50
 STEPS = 11_000
 """Samples of a series in one answer: Loki's own limit."""
 HOUR = 3600 * NANOSECONDS
-MONTH = 30 * 24 * HOUR
 """The longest range that Loki answers about, unless it is told otherwise."""
 LONGEST_RANGE = 30 * 24 * HOUR
 """Loki refuses to look at more at a time."""

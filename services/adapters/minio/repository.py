@@ -26,8 +26,7 @@ from isa_common import (
     PreconditionFailed,
     Unavailable,
 )
-from kernel import Caller, status
-from kernel.shares import Shares
+from kernel import Caller, Shares, status
 from services.adapters.minio.buckets import Buckets
 from services.adapters.minio.budget import Budget, Gathering
 from services.adapters.minio.codec import (

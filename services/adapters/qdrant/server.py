@@ -121,7 +121,7 @@ class _Kit:
         return models.FieldCondition(key=field, match=models.MatchAny(any=values))  # type: ignore[arg-type]  # of one kind
 
     def other(self, field: str, values: Sequence[str | int]) -> models.FieldCondition:
-        return models.FieldCondition(key=field, match=models.MatchExcept(**{"except": values}))  # type: ignore[arg-type]
+        return models.FieldCondition(key=field, match=models.MatchExcept(**{"except": values}))  # type: ignore[arg-type]  # a keyword
 
     def range(self, field: str, bounds: Mapping[str, float]) -> models.FieldCondition:
         return models.FieldCondition(key=field, range=models.Range(**bounds))

@@ -99,7 +99,7 @@ class _Kit:
 
     def value(self, field: str, value: str | int) -> edge.FieldCondition:
         if isinstance(value, bool):
-            return edge.FieldCondition(key=field, match=edge.MatchValue(_Boolean(value)))  # type: ignore[arg-type]
+            return edge.FieldCondition(key=field, match=edge.MatchValue(_Boolean(value)))  # type: ignore[arg-type]  # see there
         return edge.FieldCondition(key=field, match=edge.MatchValue(value))
 
     def text(self, field: str, text: str) -> edge.FieldCondition:
