@@ -603,7 +603,7 @@ class MemoryCache:
         if scope == pb.SCOPE_USER and not caller.user:
             raise PermissionDenied("The scope of a user needs a token of one.", field="scope")
         if caller.user and not caller.org:
-            raise PermissionDenied("This token names a user and no organisation.")
+            raise PermissionDenied("This token names no user of an organisation.")
         return caller.tenant, "" if scope == pb.SCOPE_ORGANISATION else caller.user
 
 

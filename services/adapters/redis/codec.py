@@ -13,7 +13,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 
 from isa.cache.v1 import cache_pb2
-from kernel import Caller, InvalidArgument, PermissionDenied, user_id
+from kernel import Caller, InvalidArgument, PermissionDenied
 
 LONGEST_NAME = 512
 """Bytes of a key, a channel, a pattern and the name of a lock or limit."""
@@ -23,6 +23,7 @@ DATA, CHANNEL, LOCK, FENCE, WAKE = "", "chan:", "lock:", "fence:", "wake:"
 FIXED, SLIDING, BUCKET = "rate.fixed:", "rate.sliding:", "rate.bucket:"
 """What names begin with, by what they name: all but data by a word that no organisation and no workload is called."""
 
+_USER = re.compile(r"user-[a-z0-9]{1,32}")
 _GLOB = re.compile(r"([*?\[\]\\^-])")
 
 
@@ -53,10 +54,10 @@ def tenant(org: str, user: str, workload: str, scope: int) -> str:
         raise InvalidArgument("There is no such scope.", field="scope")
     if scope == cache_pb2.SCOPE_USER and not user:
         raise PermissionDenied("The scope of a user needs a token of one.", field="scope")
-    if user and not org:
-        raise PermissionDenied("This token names a user and no organisation.")
+    if user and not (org and _USER.fullmatch(user)):
+        raise PermissionDenied("This token names no user of an organisation.")
     owner = Caller(org=org, workload=workload).tenant
-    return f"{owner}:{user_id(user) if user and scope != cache_pb2.SCOPE_ORGANISATION else ''}:"
+    return f"{owner}:{'' if scope == cache_pb2.SCOPE_ORGANISATION else user}:"
 
 
 def _check(name: str, field: str) -> None:
