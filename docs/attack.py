@@ -5,9 +5,7 @@ Run as `python -m docs.attack`; `--check` fails when what is committed differs.
 
 from __future__ import annotations
 
-import argparse
 import ast
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from docs.generated import write_or_check
 from tests.attack.conftest import PER_ENGINE, engine_of, served
 from tests.attack.credentials import Credential, Signer, bad
 from tests.attack.tenants import TENANCIES
@@ -121,15 +120,5 @@ def page() -> str:
     return "".join([*lines, GROWS])
 
 
-def main() -> None:
-    """Write the page, or check that it is fresh."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="fail when the committed page differs; write nothing")
-    if not parser.parse_args().check:
-        PAGE.write_text(page())
-    elif not PAGE.exists() or PAGE.read_text() != page():
-        sys.exit("docs/reference/attack.md is stale: run `python -m docs.attack`.")
-
-
 if __name__ == "__main__":
-    main()
+    write_or_check(PAGE, page, by="docs.attack", about=__doc__)

@@ -6,12 +6,10 @@ below its field.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import inspect
 import json
-import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from docs.generated import write_or_check
 from kernel.settings import ProcessSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,15 +181,5 @@ def page() -> str:
     return "".join(lines).rstrip() + "\n"
 
 
-def main() -> None:
-    """Write the page, or check that it is fresh."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="fail when the committed page differs; write nothing")
-    if not parser.parse_args().check:
-        PAGE.write_text(page())
-    elif not PAGE.exists() or PAGE.read_text() != page():
-        sys.exit("docs/reference/configuration.md is stale: run `python -m docs.configuration`.")
-
-
 if __name__ == "__main__":
-    main()
+    write_or_check(PAGE, page, by="docs.configuration", about=__doc__)

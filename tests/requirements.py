@@ -6,12 +6,12 @@ criterion counts as proven when a test of the suite names it, and the suite pass
 
 from __future__ import annotations
 
-import argparse
 import ast
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+
+from docs.generated import write_or_check
 
 ROOT = Path(__file__).resolve().parents[1]
 CRITERIA = ROOT / "docs/reference/criteria.toml"
@@ -91,15 +91,5 @@ def page() -> str:
     return "".join(lines).rstrip() + "\n"
 
 
-def main() -> None:
-    """Write the page, or check that it is fresh."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="fail when the committed page differs; write nothing")
-    if not parser.parse_args().check:
-        PAGE.write_text(page())
-    elif not PAGE.exists() or PAGE.read_text() != page():
-        sys.exit("docs/reference/requirements.md is stale: run `python -m tests.requirements`.")
-
-
 if __name__ == "__main__":
-    main()
+    write_or_check(PAGE, page, by="tests.requirements", about=__doc__)
