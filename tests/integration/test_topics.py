@@ -39,6 +39,7 @@ def wide(cluster: topics.Cluster) -> Iterator[str]:
     """Make a topic of six partitions, and delete it afterwards."""
     name = f"test.{uuid.uuid4().hex[:8]}"
     cluster.admin.create_topics([NewTopic(name, num_partitions=6, replication_factor=1)])[name].result(15)
+    until(lambda: name in cluster.topics())
     yield name
     cluster.admin.delete_topics([name])[name].result(15)
 

@@ -396,6 +396,8 @@ class MemoryStreams:
             found = [sequence for sequence in found if sequence < request.before_sequence]
         for sequence in found:
             del log.kept[sequence]
+        if not request.filter_subject:
+            log.last = max(log.last, request.before_sequence - 1)  # what is purged before it was there is counted too
         return pb.PurgeStreamResponse(purged=len(found))
 
     async def get_message(self, caller: Caller, request: pb.GetMessageRequest) -> pb.GetMessageResponse:

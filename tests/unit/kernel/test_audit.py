@@ -248,10 +248,7 @@ async def test_segments_are_deleted_once_acknowledged(make_spool: Callable[..., 
 
     for number in range(200):
         spool.reserve("org-a", mutating=True).write(entry(number))
-    await until(lambda: spool.waiting == 0)
-    await asyncio.sleep(0.05)
-
-    assert len(list(tmp_path.rglob("*.jsonl"))) <= 1
+    await until(lambda: spool.waiting == 0 and len(list(tmp_path.rglob("*.jsonl"))) <= 1)
     await spool.stop()
 
 
