@@ -249,7 +249,7 @@ def _samples(series: logs_pb2.Samples) -> Samples:
 
 def _message(entry: Entry, now: datetime) -> logs_pb2.Entry:
     return logs_pb2.Entry(
-        time=to_timestamp(entry.time or now), line=entry.line, labels=dict(entry.labels), metadata=dict(entry.metadata)
+        time=to_timestamp(entry.time or now), line=entry.line, labels=entry.labels, metadata=entry.metadata or None
     )
 
 

@@ -44,24 +44,27 @@ def streams(entries: Sequence[logs_pb2.Entry], caller: Caller, *, now: int, newe
     """The body of a push; InvalidArgument names the entry that Loki would refuse, before anything is stored."""
     tenant = isolate(caller)
     grouped: defaultdict[tuple[tuple[str, str], ...], list[list[Any]]] = defaultdict(list)
+    known: dict[frozenset[tuple[str, str]], list[list[Any]]] = {}
     for index, entry in enumerate(entries):
-        field = f"entries[{index}]"
-        labels = dict(entry.labels)
-        _check(labels, field, "labels", LABELS)
-        _check(entry.metadata, field, "metadata", METADATA)
-        if len(entry.line.encode()) > LONGEST_LINE:
-            raise InvalidArgument(f"A line may have {LONGEST_LINE} bytes.", field=f"{field}.line")
-        time = nanoseconds(entry.time) if entry.HasField("time") else now
+        given = frozenset(entry.labels.items())
+        values = known.get(given)
+        if values is None:
+            _check(entry.labels, f"entries[{index}]", "labels", LABELS)
+            labels = {"service": "unknown", **entry.labels, "org": tenant}
+            if caller.workload:
+                labels["service"] = caller.workload
+            values = known[given] = grouped[tuple(sorted(labels.items()))]
+        line, moment = entry.line, entry.time
+        if len(line) > LONGEST_LINE // 4 and len(line.encode()) > LONGEST_LINE:
+            raise InvalidArgument(f"A line may have {LONGEST_LINE} bytes.", field=f"entries[{index}].line")
+        time = moment.seconds * NANOSECONDS + moment.nanos if entry.HasField("time") else now
         if time > newest or time < 0:
-            raise InvalidArgument("The time is too far in the future, or before 1970.", field=f"{field}.time")
-        if caller.workload:
-            labels["service"] = caller.workload
-        labels.setdefault("service", "unknown")
-        labels["org"] = tenant
-        value: list[Any] = [str(time), entry.line]
+            raise InvalidArgument("The time is too far in the future, or before 1970.", field=f"entries[{index}].time")
+        value: list[Any] = [str(time), line]
         if entry.metadata:
+            _check(entry.metadata, f"entries[{index}]", "metadata", METADATA)
             value.append(dict(entry.metadata))
-        grouped[tuple(sorted(labels.items()))].append(value)
+        values.append(value)
     return orjson.dumps({"streams": [{"stream": dict(key), "values": values} for key, values in grouped.items()]})
 
 
