@@ -20,6 +20,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from filelock import FileLock
+from hypothesis import settings
 
 from runtime.environment import own_engine_environment
 from runtime.layout import CHECKOUT, Layout
@@ -86,6 +87,10 @@ class Stack:
         if check and done.returncode != 0:
             pytest.fail(f"isa {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
+
+
+settings.register_profile("same", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))  # `default` looks at other examples each time
 
 
 def pytest_configure(config: pytest.Config) -> None:

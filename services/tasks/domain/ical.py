@@ -252,7 +252,7 @@ class _Todo:
                 inner.append(each.value.upper())
                 if inner == ["VALARM"]:
                     self._alarms.append({})
-            elif each.name == "END":
+            elif each.name == "END" and inner:
                 inner.pop()
             elif inner == ["VALARM"]:
                 self._alarms[-1][each.name] = each

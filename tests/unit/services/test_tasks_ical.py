@@ -269,6 +269,12 @@ def test_no_calendar_breaks_the_reader(lines: list[bytes]) -> None:
         assert (line.outcome is None) == (line.draft is not None)
 
 
+def test_an_end_of_nothing_is_passed_over() -> None:
+    (line,) = read_calendar(b"BEGIN:VCALENDAR\nBEGIN:VTODO\nSUMMARY:s\nEND:\nEND:VTODO\nEND:VCALENDAR", now=NOW)
+
+    assert line.draft is not None
+
+
 def test_the_example_is_as_messy_as_files_are() -> None:
     lines = read_calendar(EXAMPLE.read_bytes(), now=NOW)
 
