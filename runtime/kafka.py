@@ -70,7 +70,7 @@ async def prepare(layout: Layout, engines: Engines) -> None:
     configuration(layout).write_text(properties(layout))
     if (layout.data / "kafka" / "meta.properties").exists():
         return
-    cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+    cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=").replace("-", "_")  # "-" would be an option
     process = await asyncio.create_subprocess_exec(
         str(engines.java), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
         "-cp", classpath(engines), "kafka.tools.StorageTool", "format", "--ignore-formatted",

@@ -139,7 +139,11 @@ class Consumers:
                     free = most - len(in_flight) - len(pull.messages) - pull.asked
                     if free > 0 and (not pull.asked or free >= most // 4):
                         await pull.ask(free)
-                    await pull.wait(min(HEARTBEAT, in_flight.expire()))
+                    try:
+                        await pull.wait(min(HEARTBEAT, in_flight.expire()))
+                    except NotFound:  # said too by a NATS that has just started, and has not looked through its store
+                        await self._consumer(caller, first.open.stream, first.open.consumer)
+                        pull.ended = None
                     while pull.messages or settled:
                         deliveries = [delivered(caller, each, self._broker.tokens) for each in pull.take()]
                         in_flight.add(delivery.ack_token for delivery in deliveries)
