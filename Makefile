@@ -69,11 +69,12 @@ lint: $(VENV)/synced ## ruff, mypy, import contracts, buf
 format: $(VENV)/synced ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-generate: $(VENV)/synced ## Regenerate what is made from the sources: schemas/gen, the pages in docs/reference
+generate: $(VENV)/synced ## Regenerate what is made from the sources: schemas/gen, docs/reference, charts/derived
 	@$(BIN)/python -m schemas.generate $(ARGS)
 	@$(BIN)/python -m tests.requirements $(ARGS)
 	@$(BIN)/python -m docs.configuration $(ARGS)
 	@$(BIN)/python -m docs.attack $(ARGS)
+	@$(BIN)/python -m charts.derive $(ARGS)
 
 bench: $(VENV)/synced ## The benchmarks: make bench ARGS=adapters, pipeline or tasks
 	@$(BIN)/python -m bench $(ARGS)
