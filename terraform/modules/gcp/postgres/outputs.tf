@@ -1,0 +1,19 @@
+output "postgres_host" {
+  description = "Address of PostgreSQL's writer, inside the network."
+  value       = google_sql_database_instance.this.private_ip_address
+}
+
+output "postgres_port" {
+  description = "Port of PostgreSQL."
+  value       = "5432"
+}
+
+output "postgres_admin_user" {
+  description = "The administrator that makes databases and roles."
+  value       = google_sql_user.admin.name
+}
+
+output "instance" {
+  description = "Name of the instance, as metrics call it."
+  value       = google_sql_database_instance.this.name
+}
