@@ -11,12 +11,12 @@ import pytest
 from tests.architecture.tree import ROOT, imports, name_of, sources
 
 OWNERS = {
-    "aiobotocore": ["services/adapters/minio/"],
+    "aiobotocore": ["services/adapters/minio/", "cli/recovery/objects.py"],
     "aiohttp": ["services/adapters/minio/"],
     "alembic": ["cli/migrate.py", "services/*/migrations/"],
     "argon2": ["services/users/domain/"],
     "asyncpg": ["services/adapters/postgres/"],
-    "botocore": ["services/adapters/minio/"],
+    "botocore": ["services/adapters/minio/", "cli/recovery/objects.py"],
     "confluent_kafka": ["cli/", "kernel/lag.py"],
     "dapr": ["kernel/dapr/", "kernel/rpc/"],
     "fastapi": ["kernel/", "services/*/handlers"],
@@ -26,7 +26,7 @@ OWNERS = {
     "grpc": ["client/isa_common/_transport.py", "kernel/rpc/", "kernel/dapr/"],
     "grpc_health": ["kernel/rpc/"],
     "grpc_tools": ["schemas/generate.py"],
-    "hiredis": ["services/adapters/redis/"],
+    "hiredis": ["services/adapters/redis/", "cli/recovery/redis.py"],
     "httpx": [
         "cli/",
         "kernel/avro.py",
@@ -38,7 +38,7 @@ OWNERS = {
     "icalendar": ["services/tasks/domain/"],
     "jwt": ["kernel/identity.py", "services/users/domain/"],
     "msgpack": ["client/isa_common/_typed.py"],
-    "nats": ["services/adapters/nats/"],
+    "nats": ["services/adapters/nats/", "cli/recovery/streams.py"],
     "opentelemetry": ["kernel/telemetry.py", "kernel/delivery.py"],
     "pgparse": ["services/adapters/postgres/"],
     "prometheus_client": ["kernel/"],
