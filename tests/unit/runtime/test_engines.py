@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from runtime import engines as module
-from runtime.engines import Acquisition, Engine, EngineError, Engines, Meter, load_engines, maven_path
+from runtime.engines import SOURCES, Acquisition, Engine, EngineError, Engines, Meter, load_engines, maven_path
 from runtime.layout import Layout
 from runtime.progress import Progress
 
@@ -49,7 +49,9 @@ def test_every_download_is_pinned_by_its_hash() -> None:
         hashes = engine.pins.get("sha256") or [jar["sha256"] for jar in engine.pins.get("jars", [])]
         hashes = [hashes] if isinstance(hashes, str) else hashes
         assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in hashes)
-        assert hashes or (engine.source / "go.sum").stat().st_size > 0
+        sums = [module["sum"] for module in engine.pins.get("modules", [])]
+        assert all(re.fullmatch("h1:[A-Za-z0-9+/]{43}=", digest) for digest in sums)
+        assert hashes or sums or all((engine.source / name).stat().st_size > 0 for name in SOURCES[engine.kind])
 
 
 def test_go_modules_are_required_in_the_pinned_version() -> None:
@@ -83,7 +85,8 @@ def test_what_only_tests_run_is_had_on_demand(tmp_path: Path) -> None:
     engines = Engines(Layout(home=tmp_path, cache=tmp_path), load_engines())
 
     assert "prometheus" not in {engine.name for engine in engines.missing()}
-    assert "prometheus" in {engine.name for engine in engines.missing(tests=True)}
+    assert "prometheus" in {engine.name for engine in engines.missing(["tests"])}
+    assert all(engine.group != "cluster" for engine in engines.missing(["tests"]))
 
 
 def test_the_go_compiler_is_fetched_only_to_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
