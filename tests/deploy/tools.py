@@ -22,7 +22,7 @@ PROGRAMS = {
     "kustomize": ("kustomize", "v5"),
     "promtool": ("prometheus", "promtool"),
     "amtool": ("amtool", "amtool"),
-    "argocd": ("argocd", "argocd"),
+    "argocd": ("argocd", "cmd"),
     "actionlint": ("actionlint", "actionlint"),
     "checkov": ("checkov", "checkov"),
 }

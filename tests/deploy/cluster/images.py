@@ -18,7 +18,6 @@ from tests.compose.engine import Docker, own_engine
 from tests.compose.standins import compose_binary, engines, make_images
 from tests.deploy.cluster.machine import SOCKET, ClusterError, execute, say, state
 from tests.deploy.cluster.programs import program
-from tests.deploy.tools import tool
 
 DOCKERFILES = Path(__file__).resolve().parent / "images"
 BASE = "python:3.11.14-slim-bookworm"
@@ -56,10 +55,10 @@ def of_programs(engine: str, *programs: str, names: tuple[str, ...], renamed: st
 
 def platform_images() -> list[Image]:
     """What runs beside our rooms and engines, by the names that upstream's manifests give it."""
-    dapr = {name: program("dapr", name) for name in ("operator", "injector", "sentry", "placement")}
+    dapr = {name: program("dapr-control", name) for name in ("operator", "injector", "sentry", "placement")}
     runtime = engines(layout_from_environment())
     dapr |= {name: runtime.binary("dapr", name) for name in ("daprd", "scheduler")}
-    argocd = {"argocd": program("argocd", "cmd"), "helm": tool("helm"), "kustomize": tool("kustomize")}
+    argocd = {"argocd": program("argocd", "cmd"), "helm": program("helm", "helm"), "kustomize": program("kustomize", "v5")}
     return [
         Image("pause", names=("isa.local/pause:1",)),
         *(Image("program", {name: path}, names=(f"ghcr.io/dapr/{name}:{DAPR}",)) for name, path in dapr.items()),
