@@ -1,0 +1,40 @@
+variable "name" {
+  description = "Name of the environment; every resource begins with it."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{2,19}$", var.name))
+    error_message = "The name must be 3 to 20 lower-case letters, digits and dashes, as in isa-dev: some services allow no more."
+  }
+}
+
+variable "cidr" {
+  description = "Addresses of the VPC: a /16 of a private range."
+  type        = string
+
+  validation {
+    condition     = can(regex("^(10|172|192)[.].*/16$", var.cidr)) && can(cidrhost(var.cidr, 0))
+    error_message = "The cidr must be a private /16, as 10.20.0.0/16: the subnets are cut for that size."
+  }
+}
+
+variable "nat_per_zone" {
+  description = "A NAT gateway in each zone, which production needs to outlive a zone; else one, which is cheaper."
+  type        = bool
+}
+
+variable "interface_endpoints" {
+  description = "AWS services that nodes reach without the internet; each costs a fixed price a zone."
+  type        = set(string)
+  default     = ["ecr.api", "ecr.dkr", "logs", "secretsmanager", "sts"]
+}
+
+variable "log_retention_days" {
+  description = "How long flow logs are kept."
+  type        = number
+}
+
+variable "logs_key_arn" {
+  description = "Key that encrypts the flow logs."
+  type        = string
+}
