@@ -36,11 +36,6 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* How PostgreSQL is spoken to: every cloud's demands TLS, the one in a pod has none. */}}
-{{- define "data.sslmode" -}}
-{{- ternary "disable" "require" (eq .Values.global.cloud "local") -}}
-{{- end }}
-
 {{/* A port that others may use: `from` lists namespaces, each with the names of its pods or all of them. */}}
 {{- define "data.ingress" -}}
 {{- range .access }}
