@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -21,45 +20,22 @@ from isa_common import Cache, DeadlineExceeded, IsaError, NotFound, ResourceExha
 from runtime.engines import Engines, load_engines
 from runtime.layout import layout_from_environment
 from tests.conformance.conftest import FakeParts, Secrets, person, serving
+from tests.integration.private import PATIENCE, Program, free_port, until_served
 
 SECOND = timedelta(seconds=1)
-PATIENCE = 20
-"""Seconds for what must happen; nothing is asserted about how long it took."""
 
 
-class Server:
+class Server(Program):
     """A redis-server on a port and a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start it, without waiting until it answers."""
-        program = Engines(layout_from_environment(), load_engines()).binary("redis", "redis-server")
+        self.port = free_port()
         options = {
-            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self._folder), "requirepass": "secret",
+            "port": str(self.port), "bind": "127.0.0.1", "dir": str(folder), "requirepass": "secret",
             "maxmemory": "16mb", "maxmemory-policy": "noeviction", "appendonly": "yes", "save": "",
         }  # fmt: skip
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        quiet = asyncio.subprocess.DEVNULL
-        self._process = await asyncio.create_subprocess_exec(
-            str(program), *words, stdin=quiet, stdout=quiet, stderr=quiet
-        )
-
-    async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it, if it runs; by default without a chance to write anything."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
-            await self._process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Stop it or let it go on."""
-        assert self._process is not None
-        self._process.send_signal(number)
+        super().__init__(str(Engines(layout_from_environment(), load_engines()).redis), *words)
 
 
 @dataclass
@@ -76,8 +52,6 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     server = Server(tmp_path)
     await server.start()
     yield server
-    with suppress(ProcessLookupError):
-        server.signal(signal.SIGCONT)
     await server.end()
 
 
@@ -89,20 +63,8 @@ async def served(server: Server) -> AsyncIterator[Served]:
     settings = Settings(host="127.0.0.1", port=server.port, timeout=SECOND)
     app = create_app(settings, FakeParts(Secrets({"redis-password": "secret"})))
     async with serving(app) as address, person(address, "org-a") as isa:
-        await until_served(isa.cache)
+        await until_served(lambda: isa.cache.get("none", None, timeout=SECOND))
         yield Served(isa.cache, app.implementation)
-
-
-async def until_served(cache: Cache) -> None:
-    """Return when the service answers again."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                await cache.get("none", None, timeout=SECOND)
-            except (Unavailable, DeadlineExceeded):
-                await asyncio.sleep(0.05)
-            else:
-                return
 
 
 async def outcome(call: Any) -> type[IsaError] | None:
@@ -128,7 +90,7 @@ async def test_while_redis_is_away_calls_are_unavailable_and_then_served_again(s
         outcome(cache.publish("c", b"", timeout=SECOND)),
     )
     await server.start()
-    await until_served(cache)
+    await until_served(lambda: cache.get("none", None, timeout=SECOND))
 
     assert set(ended) <= {Unavailable, DeadlineExceeded}, "the second when a repeat met its deadline"
     assert Unavailable in ended
@@ -156,7 +118,7 @@ async def test_what_was_sent_when_redis_was_killed_fails_and_is_not_sent_again(s
                 await asyncio.sleep(0.01)
             await server.end()
             await server.start()
-            await until_served(served.cache)
+            await until_served(lambda: served.cache.get("none", None, timeout=SECOND))
     is_ending.set()
     await asyncio.gather(*lanes)
 
@@ -177,7 +139,7 @@ async def test_a_hung_redis_is_given_up_and_taken_again(server: Server, served: 
     given_up = await outcome(cache.incr("n", timeout=timedelta(seconds=PATIENCE)))
     afterwards = await outcome(cache.incr("n", timeout=SECOND))
     server.signal(signal.SIGCONT)
-    await until_served(cache)
+    await until_served(lambda: cache.get("none", None, timeout=SECOND))
 
     assert set(own_deadline) == {DeadlineExceeded}
     assert given_up is DeadlineExceeded
@@ -247,7 +209,7 @@ async def test_memory_stays_bounded_while_redis_hangs_under_load(server: Server,
     assert sent * len(value) < connection.UNSENT + (16 << 20)
     assert grown < 4 * connection.UNSENT
     assert len(answers) == sent
-    await until_served(served.cache)
+    await until_served(lambda: served.cache.get("none", None, timeout=SECOND))
 
 
 async def test_a_subscription_and_a_lock_learn_of_an_outage(server: Server, served: Served) -> None:
@@ -256,7 +218,7 @@ async def test_a_subscription_and_a_lock_learn_of_an_outage(server: Server, serv
         with pytest.raises(Unavailable):
             await asyncio.wait_for(anext(messages), PATIENCE)
     await server.start()
-    await until_served(served.cache)
+    await until_served(lambda: served.cache.get("none", None, timeout=SECOND))
 
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -283,7 +245,7 @@ async def test_a_replica_that_was_primary_is_left(server: Server, served: Served
             await asyncio.sleep(0.01)
         while await outcome(redis_primary(redis)) is not None:
             await asyncio.sleep(0.05)
-    await until_served(served.cache)
+    await until_served(lambda: served.cache.get("none", None, timeout=SECOND))
 
     assert refused is Unavailable
     await served.cache.set("k", b"v")

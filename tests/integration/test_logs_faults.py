@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -16,14 +16,12 @@ import pytest_asyncio
 
 from isa_common import DeadlineExceeded, Entry, Logs, ResourceExhausted, Unavailable
 from runtime import loki
-from runtime.engines import Engines, load_engines
 from runtime.layout import ENGINE_PORTS, Layout, layout_from_environment
 from services.adapters.loki.app import Settings, create_app
 from tests.conformance.conftest import FakeParts, Secrets, person, serving
+from tests.integration.private import Program, binary, until_served
 
 SECOND = timedelta(seconds=1)
-PATIENCE = 30
-"""Seconds for what must happen; nothing is asserted about how long it took."""
 
 
 def free_base() -> int:
@@ -37,7 +35,7 @@ def free_base() -> int:
     raise AssertionError("no port is free")
 
 
-class Server:
+class Server(Program):
     """A Loki on ports and in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
@@ -46,24 +44,9 @@ class Server:
         narrow = (
             loki.document(self.layout).replace("_rate_mb: 32", "_rate_mb: 1").replace("_size_mb: 64", "_size_mb: 1")
         )
-        loki.configuration(self.layout).write_text(narrow)
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        program = Engines(layout_from_environment(), load_engines()).binary("loki", "loki")
-        quiet = asyncio.subprocess.DEVNULL
-        self._process = await asyncio.create_subprocess_exec(
-            str(program), f"-config.file={loki.configuration(self.layout)}", stdin=quiet, stdout=quiet, stderr=quiet
-        )
-
-    async def kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
+        file = loki.configuration(self.layout)
+        file.write_text(narrow)
+        super().__init__(binary("loki", "loki"), f"-config.file={file}")
 
 
 @pytest_asyncio.fixture
@@ -71,9 +54,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     server = Server(tmp_path)
     await server.start()
     yield server
-    with suppress(ProcessLookupError, AssertionError):
-        server.signal(signal.SIGCONT)
-    await server.kill()
+    await server.end()
 
 
 @pytest_asyncio.fixture
@@ -87,18 +68,6 @@ async def logs(server: Server) -> AsyncIterator[Logs]:
         yield isa.logs
 
 
-async def until_served(call: Callable[[], Awaitable[object]]) -> None:
-    """Call until it succeeds; what fails meanwhile must fail as it should."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                await call()
-            except (Unavailable, DeadlineExceeded):
-                await asyncio.sleep(0.05)
-            else:
-                return
-
-
 async def lines(logs: Logs) -> set[str]:
     return {entry.line for entry in (await logs.query('{service="unknown"}', limit=5000)).entries}
 
@@ -110,7 +79,7 @@ async def test_while_loki_is_away_calls_are_refused_and_what_it_took_is_there_af
     for number in range(20):
         await logs.push([Entry(f"line {number}")])
         taken.add(f"line {number}")
-    await server.kill()
+    await server.end()
 
     for call in (
         lambda: logs.push([Entry("lost")], timeout=SECOND),

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,84 +17,42 @@ import pytest
 import pytest_asyncio
 
 from isa_common import DeadlineExceeded, Isa, IsaError, Objects, ResourceExhausted, Unavailable
-from runtime.engines import Engines, load_engines
-from runtime.layout import CHECKOUT, layout_from_environment
+from runtime.layout import CHECKOUT
 from tests.conformance.conftest import FakeParts, Secrets, person, serving
+from tests.integration.private import PATIENCE, Program, binary, free_port, until_served
 
 MIB = 1 << 20
-PATIENCE = 20
-"""Seconds for what must happen; nothing is asserted about how long it took."""
 KEYS = {"minio-access-key": "tester", "minio-secret-key": "a long secret"}
 LARGE = int(os.environ.get("ISA_TEST_LARGE_OBJECT_MIB", "256"))
 """MiB of the object whose passage must not take memory; the long form is 1024 and more."""
 GROWTH = 64 * MIB
 
 
-class Server:
+class Server(Program):
     """A MinIO on a port and a folder of its own; `room` puts the folder on a file system of so many MiB."""
 
     def __init__(self, folder: Path, *, room: int = 0) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self._folder = folder
+        self.address = f"127.0.0.1:{free_port()}"
         self._data = folder / "data"
         self._data.mkdir()
-        self._room = room
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start it, without waiting until it answers."""
-        program = Engines(layout_from_environment(), load_engines()).binary("minio", "minio")
-        command = [str(program), "server", "--quiet", "--address", self.address, str(self._data)]
-        if self._room:
-            mount = f'mount -t tmpfs -o size={self._room}m tmpfs "$0" && exec "$@"'
+        command = [binary("minio", "minio"), "server", "--quiet", "--address", self.address, str(self._data)]
+        if room:
+            mount = f'mount -t tmpfs -o size={room}m tmpfs "$0" && exec "$@"'
             command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, str(self._data), *command]
-        options = {
+        environment = {
             "MINIO_BROWSER": "off",
             "MINIO_CI_CD": "1",  # takes a folder on tmpfs
+            "MINIO_ROOT_USER": KEYS["minio-access-key"],
+            "MINIO_ROOT_PASSWORD": KEYS["minio-secret-key"],
         }
-        keys = {"MINIO_ROOT_USER": KEYS["minio-access-key"], "MINIO_ROOT_PASSWORD": KEYS["minio-secret-key"]}
-        with (self._folder / "minio.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *command,
-                env={**os.environ, **keys, **options},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    async def kill(self) -> None:
-        """End it at once, if it runs."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.kill()
-            await self._process.wait()
+        super().__init__(*command, log=folder / "minio.log", env=environment)
 
     async def grow(self, room: int) -> None:
         """Give the file system more room; what was deleted leaves MinIO's own only after minutes."""
-        assert self._process is not None
-        inside = ["nsenter", f"--target={self._process.pid}", "--user", "--preserve-credentials", "--mount"]
+        inside = ["nsenter", f"--target={self.pid}", "--user", "--preserve-credentials", "--mount"]
         command = [*inside, "mount", "-o", f"remount,size={room}m", str(self._data)]
         growing = await asyncio.create_subprocess_exec(*command)
         assert await growing.wait() == 0
-
-    def signal(self, number: signal.Signals) -> None:
-        """Stop it or let it go on."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-
-async def until_served(objects: Objects) -> None:
-    """Return when the store answers."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                await objects.list_buckets(timeout=timedelta(seconds=2))
-            except (Unavailable, DeadlineExceeded):
-                await asyncio.sleep(0.05)
-            else:
-                return
 
 
 @asynccontextmanager
@@ -105,7 +62,7 @@ async def adapted(server: Server) -> AsyncIterator[Isa]:
 
     settings = Settings(url=f"http://{server.address}", timeout=timedelta(seconds=2))
     async with serving(create_app(settings, FakeParts(Secrets(KEYS)))) as address, person(address, "org-a") as isa:
-        await until_served(isa.objects)
+        await until_served(lambda: isa.objects.list_buckets(timeout=timedelta(seconds=2)))
         await isa.objects.create_bucket("uploads")
         yield isa
 
@@ -116,7 +73,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     server = Server(tmp_path)
     await server.start()
     yield server
-    await server.kill()
+    await server.end()
 
 
 @pytest_asyncio.fixture
@@ -152,14 +109,14 @@ async def test_a_store_that_is_away_is_unavailable_and_served_again_when_it_is_b
     objects: Objects, server: Server
 ) -> None:
     await objects.put("uploads", "a", b"before")
-    await server.kill()
+    await server.end()
 
     ends = await every_kind(objects)
 
     assert {type(end) for end in ends} <= {Unavailable, DeadlineExceeded}
     assert all(server.address not in str(end) and "minio" not in str(end).lower() for end in ends)
     await server.start()
-    await until_served(objects)
+    await until_served(lambda: objects.list_buckets(timeout=timedelta(seconds=2)))
     assert await objects.get("uploads", "a") == b"before"
     assert [each.key async for each in objects.list("uploads")] == ["a"]
 
@@ -172,7 +129,7 @@ async def test_a_store_that_hangs_ends_calls_by_their_deadline(objects: Objects,
 
     assert {type(end) for end in ends} <= {Unavailable, DeadlineExceeded}
     server.signal(signal.SIGCONT)
-    await until_served(objects)
+    await until_served(lambda: objects.list_buckets(timeout=timedelta(seconds=2)))
     assert await objects.get("uploads", "a") == b"before"
 
 
@@ -189,7 +146,7 @@ async def test_a_transfer_without_deadline_ends_when_the_store_hangs(objects: Ob
     server.signal(signal.SIGCONT)
     async with asyncio.timeout(PATIENCE):
         assert len(first) + sum([len(data) async for data in reading]) == 32 * MIB
-    await until_served(objects)
+    await until_served(lambda: objects.list_buckets(timeout=timedelta(seconds=2)))
 
 
 async def test_a_download_goes_on_after_the_store_was_away(objects: Objects, server: Server) -> None:
@@ -203,14 +160,14 @@ async def test_a_download_goes_on_after_the_store_was_away(objects: Objects, ser
             read.update(piece)
             if not is_killed:
                 is_killed = True
-                await server.kill()
+                await server.end()
                 await server.start()
 
     assert read.digest() == hashlib.sha256(data).digest()
 
 
 async def test_bytes_are_sent_again_and_an_iterator_is_not(objects: Objects, server: Server) -> None:
-    await server.kill()
+    await server.end()
     again = asyncio.create_task(objects.put("uploads", "a", b"x" * 9 * MIB))
     with pytest.raises(Unavailable):
         await objects.put("uploads", "b", pieces(9))
@@ -265,7 +222,7 @@ async def test_a_full_store_is_told_and_serves_again_when_there_is_room(tmp_path
                     except (ResourceExhausted, Unavailable):
                         await asyncio.sleep(0.2)
     finally:
-        await server.kill()
+        await server.end()
 
 
 CHILD = """
@@ -310,7 +267,7 @@ async def test_memory_does_not_grow_with_an_object(server: Server) -> None:
         address = (await child.stdout.readline()).decode().strip()
         async with person(address, "org-a") as isa:
             objects = isa.objects
-            await until_served(objects)
+            await until_served(lambda: objects.list_buckets(timeout=timedelta(seconds=2)))
             await objects.create_bucket("uploads")
             await objects.put("uploads", "warm", pieces(1))
             before = await peak()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +18,9 @@ from runtime import postgres
 from runtime.engines import Engines, load_engines
 from runtime.layout import Layout, layout_from_environment
 from tests.conformance.conftest import FakeParts, Secrets, person, serving
+from tests.integration.private import PATIENCE, free_port, until_served
 
 SECOND = timedelta(seconds=1)
-PATIENCE = 30
-"""Seconds for what must happen; nothing is asserted about how long it took."""
 SECRETS = {
     "postgres-superuser": "super",
     "postgres-tenants-admin": "admin",
@@ -35,9 +33,7 @@ class Server:
     """A PostgreSQL on a port and a folder of its own."""
 
     def __init__(self, layout: Layout) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.layout = layout
         self.engines = Engines(layout, load_engines())
         self._process: asyncio.subprocess.Process | None = None
@@ -123,18 +119,6 @@ async def sql(server: Server) -> AsyncIterator[Sql]:
         yield isa.sql
 
 
-async def until_served(sql: Sql) -> None:
-    """Return when the service answers again."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                await sql.query("SELECT 1", timeout=SECOND)
-            except (Unavailable, DeadlineExceeded):
-                await asyncio.sleep(0.05)
-            else:
-                return
-
-
 async def test_a_server_that_is_down_is_unavailable_and_served_again_when_it_is_back(server: Server, sql: Sql) -> None:
     await server.end()
 
@@ -145,7 +129,7 @@ async def test_a_server_that_is_down_is_unavailable_and_served_again_when_it_is_
             await sql.query("SELECT 1", timeout=SECOND)
     await server.start()
 
-    await until_served(sql)
+    await until_served(lambda: sql.query("SELECT 1", timeout=SECOND))
     assert (await sql.execute("INSERT INTO plants VALUES (1)")).affected == 1
 
 
@@ -164,7 +148,7 @@ async def test_a_server_that_hangs_costs_no_call_more_than_its_deadline(server: 
 
     assert {type(outcome) for outcome in outcomes} <= {DeadlineExceeded, Unavailable}
     assert DeadlineExceeded in {type(outcome) for outcome in outcomes}
-    await until_served(sql)
+    await until_served(lambda: sql.query("SELECT 1", timeout=SECOND))
     assert len(await asyncio.gather(*(sql.execute("SELECT 1") for _ in range(20)))) == 20
 
 
@@ -192,7 +176,7 @@ async def test_a_crash_ends_what_is_open_and_keeps_what_was_committed(server: Se
         ended.append(type(caught.value))
     await server.start()
 
-    await until_served(sql)
+    await until_served(lambda: sql.query("SELECT 1", timeout=SECOND))
     assert set(ended) <= {Unavailable, Aborted}
     assert [row[0] for row in await sql.query("SELECT id FROM plants")] == [1]
 
@@ -212,7 +196,7 @@ async def test_without_a_connection_to_be_had_calls_are_refused_until_there_is_o
         await connection.close()
 
     assert {type(outcome) for outcome in outcomes if isinstance(outcome, IsaError)} == {ResourceExhausted}
-    await until_served(sql)
+    await until_served(lambda: sql.query("SELECT 1", timeout=SECOND))
     assert len(await asyncio.gather(*(sql.query("SELECT 1") for _ in range(20)))) == 20
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,49 +13,20 @@ import pytest_asyncio
 
 from isa_common import DeadlineExceeded, FailedPrecondition, Outgoing, Published, Streams, Unavailable
 from runtime import nats
-from runtime.engines import Engines, load_engines
-from runtime.layout import layout_from_environment
 from tests.conformance.conftest import FakeParts, Secrets, person, serving
+from tests.integration.private import PATIENCE, Program, binary, free_port, until_served
 
 SECOND = timedelta(seconds=1)
-PATIENCE = 20
-"""Seconds for what must happen; nothing is asserted about how long it took."""
 
 
-class Server:
+class Server(Program):
     """A nats-server on a port and a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{one.getsockname()[1]}"
-            monitor = f"127.0.0.1:{other.getsockname()[1]}"
-        self._file = folder / "nats.conf"
-        self._log = folder / "nats.log"
-        self._file.write_text(
-            nats.document(listen=self.address, monitor=monitor, folder=folder / "data", password="secret")
-        )
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start it, without waiting until it answers."""
-        program = Engines(layout_from_environment(), load_engines()).binary("nats", "nats-server")
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                str(program), "--config", str(self._file), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it, if it runs; by default without a chance to write anything."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
-            await self._process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Stop it or let it go on."""
-        assert self._process is not None
-        self._process.send_signal(number)
+        self.address, monitor = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        file = folder / "nats.conf"
+        file.write_text(nats.document(listen=self.address, monitor=monitor, folder=folder / "data", password="secret"))
+        super().__init__(binary("nats", "nats-server"), "--config", str(file), log=folder / "nats.log")
 
 
 @pytest_asyncio.fixture
@@ -76,20 +46,8 @@ async def streams(server: Server) -> AsyncIterator[Streams]:
     settings = Settings(url=f"nats://{server.address}", heartbeat=SECOND, timeout=SECOND)
     app = create_app(settings, FakeParts(Secrets({"nats-password": "secret"})))
     async with serving(app) as address, person(address, "org-a") as isa:
-        await until_served(isa.streams)
+        await until_served(lambda: isa.streams.list_streams(timeout=SECOND))
         yield isa.streams
-
-
-async def until_served(streams: Streams) -> None:
-    """Return when the service answers again."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                await streams.list_streams(timeout=SECOND)
-            except (Unavailable, DeadlineExceeded):
-                await asyncio.sleep(0.05)
-            else:
-                return
 
 
 async def following(items: AsyncIterator) -> object:
@@ -126,7 +84,7 @@ async def test_what_was_acknowledged_survives_a_kill(server: Server, streams: St
         await server.start()
     is_ending.set()
     await asyncio.gather(*lanes)
-    await until_served(streams)
+    await until_served(lambda: streams.list_streams(timeout=SECOND))
 
     found = [(message.message_id, message.sequence) async for message in streams.replay("S")]
     values = {}
@@ -194,7 +152,7 @@ async def test_while_nats_is_away_every_call_says_so(server: Server, streams: St
     ]
     told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 3 * PATIENCE)
     await server.start()
-    await until_served(streams)
+    await until_served(lambda: streams.list_streams(timeout=SECOND))
 
     assert {type(each) for each in told} <= {Unavailable, DeadlineExceeded}
     assert (await streams.publish("s", durable=True)).sequence == 1
@@ -218,7 +176,7 @@ async def test_a_hung_server_ends_calls_at_their_deadline(server: Server, stream
         flooded = await asyncio.wait_for(asyncio.gather(*large, return_exceptions=True), 2 * PATIENCE)
     finally:
         server.signal(signal.SIGCONT)
-    await until_served(streams)
+    await until_served(lambda: streams.list_streams(timeout=SECOND))
 
     assert {type(each) for each in told} <= {Unavailable, DeadlineExceeded}
     assert not any(isinstance(each, Published) for each in flooded)
@@ -231,7 +189,7 @@ async def test_a_subscription_goes_on_when_nats_is_back(server: Server, streams:
         assert (await following(messages)).data == b"before"
         await server.end()
         await server.start()
-        await until_served(streams)
+        await until_served(lambda: streams.list_streams(timeout=SECOND))
         await streams.publish("a", b"after")
 
         assert (await following(messages)).data == b"after"
@@ -249,7 +207,7 @@ async def test_a_replay_and_a_watch_go_on_where_they_were(server: Server, stream
         assert [each.value for each in await watch.current()] == [b"1"]
         await server.end()
         await server.start()
-        await until_served(streams)
+        await until_served(lambda: streams.list_streams(timeout=SECOND))
         await streams.publish("s", b"5", durable=True)
         await bucket.put("k", b"2")
         seen.append((await following(messages)).data)
@@ -286,6 +244,6 @@ async def test_the_service_starts_before_nats_does(tmp_path: Path) -> None:
             await isa.streams.publish("a")
         await server.start()
         try:
-            await until_served(isa.streams)
+            await until_served(lambda: isa.streams.list_streams(timeout=SECOND))
         finally:
             await server.end()
