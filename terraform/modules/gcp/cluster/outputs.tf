@@ -24,6 +24,6 @@ output "workload_pool" {
 }
 
 output "storage_class" {
-  description = "Storage class of SSD volumes, which GKE brings; encrypted at rest."
-  value       = "premium-rwo"
+  description = "Storage class of SSD volumes, which GKE brings: balanced disks, encrypted at rest by Google's keys."
+  value       = "standard-rwo"
 }
