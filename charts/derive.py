@@ -18,6 +18,8 @@ import yaml
 from cli.topics import DEAD_LETTER, manifest
 from docs.generated import write_all_or_check
 from kernel.doors import NOTES, Job
+from kernel.process import Process
+from kernel.rpc.server import Adapter
 
 ROOT = Path(__file__).resolve().parents[1]
 DERIVED = ROOT / "charts/derived"
@@ -123,10 +125,11 @@ def consumes(app: str) -> Iterator[dict[str, Any]]:
 
 
 def has_jobs(app: str) -> bool:
-    """Tell whether the scheduler calls an app."""
+    """Tell whether the scheduler calls an app, for jobs of its own or of the kernel, which adapters have none of."""
     module = importlib.import_module(f"{package(app)}.app")
     handlers = typing.get_type_hints(module.create_app)["return"]
-    methods = [method for each in getattr(handlers, "__mro__", ()) for method in vars(each).values()]
+    callers = [*handlers.__mro__, *(() if handlers is Adapter else Process.__mro__)]
+    methods = [method for each in callers for method in vars(each).values()]
     return any(isinstance(door, Job) for method in methods for door in getattr(method, NOTES, ()))
 
 
