@@ -1,6 +1,11 @@
-{{- define "dapr-resources.labels" -}}
-app.kubernetes.io/part-of: isa-cloud
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- /* Name, namespace, labels and, where it is not the release's own, the wave. Takes {root, name, wave}. */}}
+{{- define "dapr-resources.metadata" -}}
+name: {{ .name }}
+namespace: {{ .root.Release.Namespace }}
+labels: {{- include "isa.labels" (dict "root" .root "name" .name "component" "dapr-resources") | nindent 2 }}
+{{- with .wave }}
+annotations: {{- include "isa.wave" . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- /* Every app of the set: what all of them need is theirs by name, as an empty scope would mean everybody. */}}
@@ -60,13 +65,7 @@ An entry that vanishes by mistake takes no running service down. What the API se
 {{- define "dapr-resources.external-secret" }}
 apiVersion: external-secrets.io/v1
 kind: ExternalSecret
-metadata:
-  name: {{ .name }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "dapr-resources.labels" .root | nindent 4 }}
-  annotations:
-    argocd.argoproj.io/sync-wave: "-19"
+metadata: {{- include "dapr-resources.metadata" (dict "root" .root "name" .name "wave" "-19") | nindent 2 }}
 spec:
   refreshInterval: 1h0m0s
   secretStoreRef:
