@@ -59,8 +59,9 @@ annotations: {{- include "isa.wave" . | nindent 2 }}
 {{- end }}
 
 {{- /*
-An entry of the cloud's store as a Secret with one key of the same name, which is what Dapr's secret store hands to apps.
-An entry that vanishes by mistake takes no running service down. What the API server would fill in is said, so that nothing differs.
+An entry of a store as a Secret: {root, store, name, from, property, as, template}. With nothing else said, the Secret has one key, of
+its own name, which is what Dapr's secret store hands to apps. An entry that vanishes by mistake takes no running service down.
+What the API server would fill in is said, so that nothing differs.
 */}}
 {{- define "dapr-resources.external-secret" }}
 apiVersion: external-secrets.io/v1
@@ -70,7 +71,7 @@ spec:
   refreshInterval: 1h0m0s
   secretStoreRef:
     kind: SecretStore
-    name: cloud
+    name: {{ .store }}
   target:
     name: {{ .name }}
     creationPolicy: Owner
@@ -85,7 +86,10 @@ spec:
   data:
     - secretKey: {{ .as | default .name }}
       remoteRef:
-        key: {{ .root.Values.global.platform.secretPrefix }}{{ .from }}
+        key: {{ .from }}
+        {{- with .property }}
+        property: {{ . }}
+        {{- end }}
         conversionStrategy: Default
         decodingStrategy: None
         metadataPolicy: None
