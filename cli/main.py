@@ -8,7 +8,23 @@ import sys
 
 import typer
 
-NOUNS = ("up", "down", "status", "logs", "restart", "env", "topics", "migrate", "demo", "audit", "events")
+NOUNS = (
+    "up",
+    "down",
+    "status",
+    "logs",
+    "restart",
+    "env",
+    "topics",
+    "databases",
+    "migrate",
+    "demo",
+    "audit",
+    "events",
+    "backup",
+    "dr",
+    "secrets",
+)
 GROUPS = frozenset(NOUNS[6:])
 """Nouns whose file imports much: each only when it is asked for, so that the others start at once."""
 

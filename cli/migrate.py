@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import OperationalError
 
-from runtime.environment import engine_environment
+from runtime.environment import engine_environment, postgres_options
 from runtime.layout import layout_from_environment
 from runtime.secrets import load_secrets
 
@@ -93,6 +93,7 @@ def url(room: str) -> URL:
         host=environment["POSTGRES_HOST"],
         port=int(environment["POSTGRES_PORT"]),
         database=room,
+        query=postgres_options(),
     )
 
 

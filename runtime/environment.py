@@ -29,3 +29,9 @@ def own_engine_environment(layout: Layout) -> dict[str, str]:
         "QDRANT_FOLDER": str(layout.data / "qdrant"),
         "ISA_SECRETS_FILE": str(layout.secrets),
     }
+
+
+def postgres_options() -> dict[str, str]:
+    """How the commands speak to PostgreSQL, in libpq's words; what is not said is libpq's default."""
+    names = {"POSTGRES_SSLMODE": "sslmode", "POSTGRES_SSLROOTCERT": "sslrootcert"}
+    return {word: os.environ[name] for name, word in names.items() if os.environ.get(name)}

@@ -77,9 +77,11 @@ def ensure_tokens(layout: Layout, app_ids: list[str]) -> dict[str, dict[str, str
 
 
 def load_secrets(path: Path) -> dict[str, str]:
-    """The secrets file; empty when there is none yet."""
+    """The secrets of a file, or of a folder with a file each as Kubernetes mounts them; none where nothing is yet."""
     if not path.exists():
         return {}
+    if path.is_dir():
+        return {each.name: each.read_text().removesuffix("\n") for each in path.iterdir() if each.is_file()}
     known: dict[str, str] = json.loads(path.read_text())
     return known
 

@@ -11,9 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from isa_common import DeadlineExceeded, Unavailable
+from runtime import postgres
 from runtime.engines import Engines, load_engines
-from runtime.layout import layout_from_environment
+from runtime.layout import Layout, layout_from_environment
 
 PATIENCE = 30
 """Seconds for what must happen; nothing is asserted about how long it took."""
@@ -81,3 +84,56 @@ async def until_served(call: Callable[[], Awaitable[object]]) -> None:
                 await asyncio.sleep(0.05)
             else:
                 return
+
+
+class Postgres:
+    """A PostgreSQL on a port and a folder of its own."""
+
+    PASSWORD = "super"
+    """Of its superuser, `isa`."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.port = free_port()
+        self.layout = Layout(home=home, cache=layout_from_environment().cache, port_base=None)
+        self.engines = Engines(self.layout, load_engines())
+        self._options = options
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it takes logins."""
+        who = postgres.account()
+        identity = {"user": who.uid, "group": who.gid, "extra_groups": ()} if who.name is not None else {}
+        self._process = await asyncio.create_subprocess_exec(
+            str(postgres.binaries(self.engines) / "bin" / "postgres"), "-D", str(postgres.data_folder(self.layout)),
+            "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+            "-c", "shared_buffers=16MB", *self._options,
+            cwd="/", start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, **identity,
+        )  # fmt: skip
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await (await self.login()).close()
+                except (OSError, asyncpg.PostgresError):
+                    await asyncio.sleep(0.05)
+                else:
+                    return
+
+    async def login(self) -> asyncpg.Connection:
+        """Connect as its superuser."""
+        return await asyncpg.connect(
+            host="127.0.0.1", port=self.port, user="isa", password=self.PASSWORD, database="postgres"
+        )
+
+    def all(self, number: signal.Signals) -> None:
+        """Send a signal to each of its processes."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for pid in (self._process.pid, *map(int, children)):  # each process of PostgreSQL is a session of its own
+            os.kill(pid, number)
+
+    async def end(self) -> None:
+        """End it at once, as a crash does."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGQUIT)
+            await self._process.wait()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,10 +13,8 @@ import pytest_asyncio
 
 from isa_common import Aborted, DeadlineExceeded, IsaError, ResourceExhausted, Sql, Unavailable
 from runtime import postgres
-from runtime.engines import Engines, load_engines
-from runtime.layout import Layout, layout_from_environment
 from tests.conformance.conftest import FakeParts, Secrets, person, serving
-from tests.integration.private import PATIENCE, free_port, until_served
+from tests.integration.private import PATIENCE, Postgres, until_served
 
 SECOND = timedelta(seconds=1)
 SECRETS = {
@@ -29,60 +25,11 @@ SECRETS = {
 CONNECTIONS = 12
 
 
-class Server:
-    """A PostgreSQL on a port and a folder of its own."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.port = free_port()
-        self.layout = layout
-        self.engines = Engines(layout, load_engines())
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start it, and wait until it takes logins."""
-        who = postgres.account()
-        identity = {"user": who.uid, "group": who.gid, "extra_groups": ()} if who.name is not None else {}
-        self._process = await asyncio.create_subprocess_exec(
-            str(postgres.binaries(self.engines) / "bin" / "postgres"), "-D", str(postgres.data_folder(self.layout)),
-            "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-            "-c", f"max_connections={CONNECTIONS}", "-c", "shared_buffers=16MB", "-c", "temp_file_limit=1MB",
-            cwd="/", start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, **identity,
-        )  # fmt: skip
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    await (await self.login()).close()
-                except (OSError, asyncpg.PostgresError):
-                    await asyncio.sleep(0.05)
-                else:
-                    return
-
-    async def login(self) -> asyncpg.Connection:
-        """Connect as its superuser."""
-        return await asyncpg.connect(
-            host="127.0.0.1", port=self.port, user="isa", password=SECRETS["postgres-superuser"], database="postgres"
-        )
-
-    def all(self, number: signal.Signals) -> None:
-        """Send a signal to each of its processes."""
-        assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in (self._process.pid, *map(int, children)):  # each process of PostgreSQL is a session of its own
-            os.kill(pid, number)
-
-    async def end(self) -> None:
-        """End it at once, as a crash does."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGQUIT)
-            await self._process.wait()
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A cluster with the login that makes tenants."""
     home = tmp_path_factory.mktemp("sql-faults")
-    server = Server(Layout(home=home, cache=layout_from_environment().cache, port_base=None))
+    server = Postgres(home, "-c", f"max_connections={CONNECTIONS}", "-c", "temp_file_limit=1MB")
 
     async def make() -> None:
         await postgres.prepare(server.layout, server.engines, SECRETS)
@@ -98,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest_asyncio.fixture
-async def server(cluster: Server) -> AsyncIterator[Server]:
+async def server(cluster: Postgres) -> AsyncIterator[Postgres]:
     """The server, started."""
     await cluster.start()
     yield cluster
@@ -106,7 +53,7 @@ async def server(cluster: Server) -> AsyncIterator[Server]:
 
 
 @pytest_asyncio.fixture
-async def sql(server: Server) -> AsyncIterator[Sql]:
+async def sql(server: Postgres) -> AsyncIterator[Sql]:
     """SQL of an organisation on it."""
     from services.adapters.postgres.app import Settings, create_app
 
@@ -119,7 +66,9 @@ async def sql(server: Server) -> AsyncIterator[Sql]:
         yield isa.sql
 
 
-async def test_a_server_that_is_down_is_unavailable_and_served_again_when_it_is_back(server: Server, sql: Sql) -> None:
+async def test_a_server_that_is_down_is_unavailable_and_served_again_when_it_is_back(
+    server: Postgres, sql: Sql
+) -> None:
     await server.end()
 
     for _ in range(5):
@@ -133,7 +82,7 @@ async def test_a_server_that_is_down_is_unavailable_and_served_again_when_it_is_
     assert (await sql.execute("INSERT INTO plants VALUES (1)")).affected == 1
 
 
-async def test_a_server_that_hangs_costs_no_call_more_than_its_deadline(server: Server, sql: Sql) -> None:
+async def test_a_server_that_hangs_costs_no_call_more_than_its_deadline(server: Postgres, sql: Sql) -> None:
     await asyncio.gather(*(sql.query("SELECT pg_sleep(0.05)") for _ in range(4)))
     server.all(signal.SIGSTOP)
     try:
@@ -152,7 +101,7 @@ async def test_a_server_that_hangs_costs_no_call_more_than_its_deadline(server: 
     assert len(await asyncio.gather(*(sql.execute("SELECT 1") for _ in range(20)))) == 20
 
 
-async def test_a_crash_ends_what_is_open_and_keeps_what_was_committed(server: Server, sql: Sql) -> None:
+async def test_a_crash_ends_what_is_open_and_keeps_what_was_committed(server: Postgres, sql: Sql) -> None:
     await sql.execute("DELETE FROM plants")
     await sql.execute("INSERT INTO plants VALUES (1)")
     tx, ended = await sql.begin(), []
@@ -181,7 +130,7 @@ async def test_a_crash_ends_what_is_open_and_keeps_what_was_committed(server: Se
     assert [row[0] for row in await sql.query("SELECT id FROM plants")] == [1]
 
 
-async def test_without_a_connection_to_be_had_calls_are_refused_until_there_is_one(server: Server, sql: Sql) -> None:
+async def test_without_a_connection_to_be_had_calls_are_refused_until_there_is_one(server: Postgres, sql: Sql) -> None:
     await sql.query("SELECT 1")
     taken = []
     async with asyncio.timeout(PATIENCE):
