@@ -58,7 +58,11 @@ def platform_images() -> list[Image]:
     dapr = {name: program("dapr-control", name) for name in ("operator", "injector", "sentry", "placement")}
     runtime = engines(layout_from_environment())
     dapr |= {name: runtime.binary("dapr", name) for name in ("daprd", "scheduler")}
-    argocd = {"argocd": program("argocd", "cmd"), "helm": program("helm", "helm"), "kustomize": program("kustomize", "v5")}
+    argocd = {
+        "argocd": program("argocd", "cmd"),
+        "helm": program("helm", "helm"),
+        "kustomize": program("kustomize", "v5"),
+    }
     return [
         Image("pause", names=("isa.local/pause:1",)),
         *(Image("program", {name: path}, names=(f"ghcr.io/dapr/{name}:{DAPR}",)) for name, path in dapr.items()),

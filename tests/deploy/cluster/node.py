@@ -73,7 +73,9 @@ def make_certificates() -> None:
     authority.create()
     front.create()
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-    authority.issue("apiserver", user="kube-apiserver", hosts=[*names, "localhost", "127.0.0.1", NODE_ADDRESS, SERVICE_API])
+    authority.issue(
+        "apiserver", user="kube-apiserver", hosts=[*names, "localhost", "127.0.0.1", NODE_ADDRESS, SERVICE_API]
+    )
     authority.issue("apiserver-kubelet", user="kube-apiserver-kubelet-client", groups=["system:masters"])
     front.issue("front-proxy", user="front-proxy-client")
     authority.issue("kubelet-server", user=f"system:node:{NODE}", groups=["system:nodes"], hosts=[NODE, NODE_ADDRESS])
@@ -313,7 +315,9 @@ def is_serving() -> bool:
     context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
     context.load_cert_chain(folder / "admin.crt", folder / "admin.key")
     with contextlib.suppress(OSError):
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
         return bool(opener.open(f"{SERVER}/readyz", timeout=5).status == 200)
     return False
 

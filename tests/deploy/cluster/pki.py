@@ -69,7 +69,9 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         )
         if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False
+            )
         _write(stem.with_suffix(".key"), _pem(key))
         certificate = builder.sign(signer, hashes.SHA256())
         stem.with_suffix(".crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -85,9 +87,7 @@ def create_service_account_key(folder: Path) -> None:
         return
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     _write(folder / "service-accounts.key", _pem(key))
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     (folder / "service-accounts.pub").write_bytes(public)
 
 
@@ -116,7 +116,9 @@ def write_kubeconfig(path: Path, server: str, authority: Authority, client: Path
         "kind": "Config",
         "current-context": "isa",
         "contexts": [{"name": "isa", "context": {"cluster": "isa", "user": client.stem}}],
-        "clusters": [{"name": "isa", "cluster": {"server": server, "certificate-authority": str(authority.path("crt"))}}],
+        "clusters": [
+            {"name": "isa", "cluster": {"server": server, "certificate-authority": str(authority.path("crt"))}}
+        ],
         "users": [
             {
                 "name": client.stem,
