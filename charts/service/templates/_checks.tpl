@@ -28,6 +28,9 @@
 {{- fail (printf "%s: a canary weighs requests at the edge. It needs scaling.class http and paths in edge.protected; a consumer's records cannot be weighed. Set rollout.enabled to false." $name) }}
 {{- end }}
 {{- end }}
+{{- if eq .Values.image.tag "latest" }}
+{{- fail (printf "%s: image.tag latest is another image tomorrow, and nobody can go back to it. Name a version in charts/envs/%s/image-tags/%s.yaml." $name .Values.global.environment $name) }}
+{{- end }}
 {{- if and (eq .Values.global.environment "prod") (not (regexMatch "^v?[0-9]+\\.[0-9]+\\.[0-9]+" .Values.image.tag)) (not .Values.image.digest) }}
 {{- fail (printf "%s: production runs a released version. Set image.tag to one (1.2.3), or image.digest, in charts/envs/prod/image-tags/%s.yaml; it is %q." $name $name .Values.image.tag) }}
 {{- end }}
