@@ -337,23 +337,33 @@ def schema_changes(registry: SchemaRegistry) -> list[Change]:
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="Which of topics.yaml's environments.")]
 
 
-def differences(environment: str, *, wait: float) -> list[Change]:
+SchemasOnlyOption = Annotated[
+    bool, typer.Option("--schemas-only", help="Leave the topics to who else declares them: Strimzi, or Terraform.")
+]
+
+
+def differences(environment: str, *, wait: float, schemas_only: bool) -> list[Change]:
     """Return everything that is not as declared."""
     brokers, url = addresses()
-    wanted = manifest(environment)
-    cluster, registry = Cluster(brokers), SchemaRegistry(url)
-    cluster.wait(wait)
+    changes: list[Change] = []
+    if not schemas_only:
+        cluster = Cluster(brokers)
+        cluster.wait(wait)
+        changes += topic_changes(cluster, manifest(environment))
+    registry = SchemaRegistry(url)
     registry.wait(wait)
-    return [*topic_changes(cluster, wanted), *schema_changes(registry)]
+    return [*changes, *schema_changes(registry)]
 
 
 @app.command("apply")
 def apply(
     environment: EnvironmentOption = "local",
     wait: Annotated[float, typer.Option(help="Seconds to wait for Kafka and the registry.")] = 60.0,
+    *,
+    schemas_only: SchemasOnlyOption = False,
 ) -> None:
     """Make topics, dead-letter topics and schemas what the manifest says; what is right already is left alone."""
-    changes = differences(environment, wait=wait)
+    changes = differences(environment, wait=wait, schemas_only=schemas_only)
     done = 0
     for change in changes:
         if change.apply is None:
@@ -366,14 +376,14 @@ def apply(
             raise typer.Exit(1) from error
         console.print(f"[green]done[/]    {change.topic}: {change.what}")
         done += 1
-    wanted = manifest(environment)
-    console.print(f"{len(wanted)} topics and {len(EVENTS)} schemas are as declared, {done} change(s) made.")
+    topics = "" if schemas_only else f"{len(manifest(environment))} topics and "
+    console.print(f"{topics}{len(EVENTS)} schemas are as declared, {done} change(s) made.")
 
 
 @app.command("check")
-def check(environment: EnvironmentOption = "local") -> None:
+def check(environment: EnvironmentOption = "local", *, schemas_only: SchemasOnlyOption = False) -> None:
     """Tell what `isa topics apply` would change, and fail when there is anything."""
-    changes = differences(environment, wait=3.0)
+    changes = differences(environment, wait=3.0, schemas_only=schemas_only)
     for change in changes:
         console.print(f"[yellow]differs[/] {change.topic}: {change.what}")
     if any(change.apply for change in changes):

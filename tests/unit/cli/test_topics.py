@@ -8,8 +8,20 @@ from typing import cast
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from cli.topics import EPHEMERAL, Cluster, Found, Topic, manifest, milliseconds, settings_changes, topic_changes
+from cli import topics
+from cli.topics import (
+    COMPATIBILITY,
+    EPHEMERAL,
+    Cluster,
+    Found,
+    Topic,
+    manifest,
+    milliseconds,
+    settings_changes,
+    topic_changes,
+)
 from isa.events import EVENTS
 
 
@@ -31,6 +43,29 @@ class FakeCluster:
     def configure(self, name: str, setting: str, value: str) -> None:
         known = self.found[name]
         self.found[name] = Found(partitions=known.partitions, config={**known.config, setting: value})
+
+
+@dataclass
+class FakeRegistry:
+    """A registry that only remembers."""
+
+    schemas: dict[str, str] = field(default_factory=dict)
+    levels: dict[str, str] = field(default_factory=dict)
+
+    def wait(self, seconds: float) -> None:
+        """Answer at once."""
+
+    def is_registered(self, topic: str, schema: str) -> bool:
+        return self.schemas.get(topic) == schema
+
+    def register(self, topic: str, schema: str) -> None:
+        self.schemas[topic] = schema
+
+    def compatibility(self, topic: str) -> str:
+        return self.levels.get(topic, "")
+
+    def hold_to(self, topic: str, level: str) -> None:
+        self.levels[topic] = level
 
 
 def applied(fake: FakeCluster, wanted: dict[str, Topic]) -> list[str]:
@@ -138,3 +173,21 @@ def test_groups_of_replicas_are_told_from_groups_of_apps() -> None:
     assert EPHEMERAL.fullmatch("tasks-7d1f0a52-6c2b-4a1f-9a55-0c6f6d6a8e11")
     assert not EPHEMERAL.fullmatch("audit-audit")
     assert not EPHEMERAL.fullmatch("tasks")
+
+
+def test_schemas_alone_are_applied_without_asking_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_cluster(brokers: str) -> Cluster:
+        raise AssertionError(f"{brokers} was asked, though somebody else declares the topics")
+
+    registry = FakeRegistry()
+    monkeypatch.setattr(topics, "Cluster", no_cluster)
+    monkeypatch.setattr(topics, "SchemaRegistry", lambda url: registry)
+
+    done = CliRunner().invoke(topics.app, ["apply", "--environment", "production", "--schemas-only"])
+
+    assert done.exit_code == 0, done.output
+    assert registry.schemas.keys() == EVENTS.keys()
+    assert set(registry.levels.values()) == {COMPATIBILITY}
+    assert f"{len(EVENTS)} schemas are as declared, {2 * len(EVENTS)} change(s) made." in done.output
+    again = CliRunner().invoke(topics.app, ["check", "--schemas-only"])
+    assert again.exit_code == 0, again.output
