@@ -17,19 +17,8 @@ from tests.deploy.tools import run, tool
 CHARTS = CHECKOUT / "charts"
 ENVIRONMENTS = ("dev", "staging", "prod")
 CLOUDS = ("aws", "gcp", "azure", "local")
-NAMESPACES = {
-    "service": "isa-cloud",
-    "dapr-resources": "isa-cloud",
-    "data": "isa-data",
-    "messaging": "isa-kafka",
-    "observability": "observability",
-    "edge": "edge",
-    "dr": "isa-data",
-}
-"""Chart -> the namespace that argocd/ releases it into."""
-DERIVED = {"dapr-resources": "dapr", "messaging": "topics"}
-"""Chart -> its file in charts/derived."""
-GATEWAY = "nginx"
+GITOPS = CHECKOUT / "argocd"
+GATEWAYS = ("apisix", "kong", "nginx", "traefik")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +29,47 @@ class Release:
     name: str
     environment: str
     cloud: str
-    gateway: str = GATEWAY
+    gateway: str = "nginx"
 
     def __str__(self) -> str:
         return f"{self.name}-{self.environment}-{self.cloud}"
 
     @property
+    def namespace(self) -> str:
+        """Where it goes."""
+        return "isa-cloud" if self.chart == "service" else str(declared()[self.chart]["namespace"])
+
+    @property
     def values(self) -> list[Path]:
-        """Its values files; later ones win."""
-        if self.chart == "service":
-            first = [CHARTS / "derived" / "services" / f"{self.name}.yaml", CHARTS / "values" / f"{self.name}.yaml"]
-        else:
-            first = [CHARTS / "derived" / f"{DERIVED[self.chart]}.yaml"] if self.chart in DERIVED else []
-        own = CHARTS / "envs" / self.environment
-        last = [own / f"{self.name}.yaml", own / "image-tags" / f"{self.name}.yaml"] if self.chart == "service" else []
-        gateway = [CHARTS / "gateways" / f"{self.gateway}.yaml"] if self.chart in {"service", "edge"} else []
-        return [*first, CHARTS / "clouds" / f"{self.cloud}.yaml", *gateway, own / "environment.yaml", *last]
+        """Its values files, as its ApplicationSet lists them; later ones win."""
+        words = {"<cloud>": self.cloud, "<environment>": self.environment, "<gateway>": self.gateway}
+        files = service_values(self.name) if self.chart == "service" else declared()[self.chart]["valueFiles"]
+        for word, value in words.items():
+            files = [file.replace(word, value) for file in files]
+        return [CHARTS / file for file in files]
+
+
+@cache
+def declared() -> dict[str, dict[str, Any]]:
+    """Chart -> the release of it that argocd/releases declares."""
+    found = [yaml.safe_load(path.read_text()) for path in sorted((GITOPS / "releases").glob("*.yaml"))]
+    return {each["chart"].removeprefix("charts/"): each for each in found if each["chart"].startswith("charts/")}
+
+
+@cache
+def service_values(name: str) -> list[str]:
+    """The values files that the ApplicationSet of the services lists, with our words for its expressions."""
+    template = yaml.safe_load((GITOPS / "appsets" / "services.yaml").read_text())["spec"]["template"]
+    words = {
+        "{{ .service.name }}": name,
+        "{{ .metadata.labels.cloud }}": "<cloud>",
+        "{{ .metadata.labels.gateway }}": "<gateway>",
+        "{{ .metadata.labels.environment }}": "<environment>",
+    }
+    files = [file.removeprefix("../") for file in template["spec"]["source"]["helm"]["valueFiles"]]
+    for word, ours in words.items():
+        files = [file.replace(word, ours) for file in files]
+    return files
 
 
 def charts() -> list[str]:
@@ -70,31 +84,20 @@ def releases() -> Iterator[Release]:
     for environment in ENVIRONMENTS:
         for cloud in CLOUDS:
             for chart in charts():
+                if chart != "service" and cloud not in declared()[chart]["clouds"]:
+                    continue
                 for name in services if chart == "service" else [chart]:
                     yield Release(chart=chart, name=name, environment=environment, cloud=cloud)
 
 
 def platform(cloud: str, environment: str) -> dict[str, str]:
-    """What Terraform would hand over: a value for each annotated output of the contract, of the form it has there."""
+    """What Terraform would hand over: each annotated output of the contract."""
     contract = yaml.safe_load((CHECKOUT / "terraform" / "contract.yaml").read_text())["outputs"]
-    given = {
-        "cloud": cloud,
-        "region": "eu-central-1",
-        "environment": environment,
-        "domain": "example.com",
-        "kafka_brokers": "broker-1.example.com:9098,broker-2.example.com:9098",
-        "postgres_host": "postgres.example.com",
-        "postgres_port": "5432",
-        "redis_host": "redis.example.com",
-        "redis_port": "6379",
-        "object_store_endpoint": "https://store.example.com",
-        "secret_prefix": f"isa-{environment}-",
-    }
-    return {
-        camel(name): given.get(name, f"{name.replace('_', '-')}-of-{cloud}")
-        for name, output in contract.items()
-        if output["annotation"]
-    }
+    samples = yaml.safe_load((Path(__file__).parent / "outputs.yaml").read_text())[cloud]
+    given = {**samples, "cloud": cloud, "environment": environment, "secret_prefix": f"isa-{environment}-"}
+    wanted = {name for name, output in contract.items() if output["annotation"]}
+    assert given.keys() == wanted, f"outputs.yaml and contract.yaml differ for {cloud} by {given.keys() ^ wanted}."
+    return {camel(name): value for name, value in given.items()}
 
 
 def camel(name: str) -> str:
@@ -103,14 +106,18 @@ def camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def render(release: Release, *, helm: str = "helm", extra: tuple[str, ...] = ()) -> str:
-    """The manifests of a release, as text."""
+def helm(release: Release, *command: str | Path, version: str = "helm") -> str:
+    """Run a command of Helm with the values of a release."""
     values = [part for path in release.values for part in ("--values", str(path))]
     given = {} if release.cloud == "local" else {"global": {"platform": platform(release.cloud, release.environment)}}
-    return run(
-        tool(helm), "template", release.name, CHARTS / release.chart, "--namespace", NAMESPACES[release.chart],
-        "--kube-version", "1.34.0", *values, "--values", "-", *extra, given=yaml.safe_dump(given),
-    )  # fmt: skip
+    return run(tool(version), *command, *values, "--values", "-", given=yaml.safe_dump(given))
+
+
+@cache
+def render(release: Release, *, version: str = "helm") -> str:
+    """The manifests of a release, as text."""
+    place = ["--namespace", release.namespace, "--kube-version", "1.34.0"]
+    return helm(release, "template", release.name, CHARTS / release.chart, *place, version=version)
 
 
 @cache

@@ -117,7 +117,7 @@ def write_custom(definition: dict[str, Any], folder: Path) -> None:
 
 
 def strict(schema: Any) -> Any:
-    """A structural schema as JSON Schema: unknown fields refused where they are not kept, both forms of int-or-string."""
+    """A structural schema as JSON Schema: what is unknown is refused where it is not kept."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):

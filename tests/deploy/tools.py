@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ PROGRAMS = {
     "helm4": ("helm4", "helm"),
     "helm-unittest": ("helm-unittest", "helm-unittest"),
     "kubeconform": ("kubeconform", "kubeconform"),
-    "kustomize": ("kustomize", "v5"),
+    "kustomize": ("kustomize", "kustomize"),
     "promtool": ("prometheus", "promtool"),
     "amtool": ("amtool", "amtool"),
     "argocd": ("argocd", "cmd"),
@@ -29,6 +30,7 @@ PROGRAMS = {
 """Name -> engine of engines.toml, and its file in the engine's `bin`."""
 MIRRORS = ("~/.terraform.d/plugins", "/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "/opt/*")
 """Where machines that do not reach the provider registry keep providers; ISA_TERRAFORM_MIRROR names another."""
+MACHINE = "linux_" + {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 HOSTS = ("registry.terraform.io", "registry.opentofu.org")
 
 
@@ -93,7 +95,7 @@ def providers() -> Path:
     version = azurerm.pins["provider"]
     with FileLock(str(root.parent.parent / "terraform.lock")):
         for host in HOSTS:
-            target = root / host / "hashicorp" / "azurerm" / version / "linux_amd64"
+            target = root / host / "hashicorp" / "azurerm" / version / MACHINE
             target.mkdir(parents=True, exist_ok=True)
             link = target / f"terraform-provider-azurerm_v{version}"
             if not link.exists():
