@@ -8,10 +8,10 @@ locals {
 
   # workload => the Kubernetes service accounts (namespace/name) that act as it
   subjects = {
-    services         = [for service in var.services : "isa-cloud/${service}"]
+    services         = concat([for service in var.services : "isa-cloud/${service}"], ["isa-cloud/topics"])
     external-secrets = ["external-secrets/external-secrets"]
     cert-manager     = ["cert-manager/cert-manager"]
-    external-dns     = ["edge/external-dns"]
+    external-dns     = ["external-dns/external-dns"]
     loki             = ["isa-data/loki"]
     backup           = ["isa-data/backup"]
   }
