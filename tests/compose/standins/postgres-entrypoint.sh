@@ -3,14 +3,15 @@ set -eu
 if [ "${1:-}" != postgres ]; then
   exec "$@"
 fi
+if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then # readable by root alone, or by whom the pod runs as
+  POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
+  export POSTGRES_PASSWORD
+  unset POSTGRES_PASSWORD_FILE
+fi
 if [ "$(id -u)" = 0 ]; then
   mkdir -p "$PGDATA"
   chown -R postgres:postgres "$PGDATA"
   chmod 0700 "$PGDATA"
-  if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then
-    POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
-    export POSTGRES_PASSWORD
-  fi
   exec setpriv --reuid=postgres --regid=postgres --init-groups sh "$0" "$@"
 fi
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
