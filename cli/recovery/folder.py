@@ -112,9 +112,14 @@ def write_lines(path: Path, rows: Iterator[Mapping[str, Any]]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         for row in rows:
-            file.write(json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n")
+            file.write(line_of(row))
             count += 1
     return count
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """Return a row as its file has it."""
+    return json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n"
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

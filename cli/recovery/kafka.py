@@ -9,7 +9,9 @@ import base64
 import bisect
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,18 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import NewTopic
 
-from cli.recovery.folder import Backup, RecoveryError, read_lines, write_lines
+from cli.recovery.folder import Backup, RecoveryError, line_of, read_lines
 from cli.topics import Cluster
 
 STORE = "kafka"
 TIMEOUT = 30.0
+BATCH = 1000
+PAUSE = 0.2
+NO_LEADER = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 SEGMENT = re.compile(r"(\d{20})-(\d{20})\.jsonl")
 """A file of records: the first offset in it, and the one after the last."""
 KEPT_SETTINGS = ("cleanup.policy", "retention.ms", "max.message.bytes", "min.insync.replicas")
@@ -54,16 +63,14 @@ def backup(brokers: str, root: Path) -> Backup:
             for group, committed in groups.items()
         },
     }
-    consumer = Consumer({**client(brokers), "group.id": "isa-backup", "enable.auto.commit": False})
-    try:
-        for (topic, partition), (low, high) in sorted(ranges.items()):
-            folder = place(backup.folder, topic, partition)
-            start = resume(folder, low, high, is_compacted="compact" in topics[topic].config["cleanup.policy"])
-            if start < high:
-                rows = (row_of(message) for message in records(consumer, topic, partition, start, high))
-                write_lines(folder / f"{start:020d}-{high:020d}.jsonl", rows)
-    finally:
-        consumer.close()
+    wanted: dict[tuple[str, int], tuple[int, int]] = {}
+    for (topic, partition), (low, high) in sorted(ranges.items()):
+        folder = place(backup.folder, topic, partition)
+        folder.mkdir(parents=True, exist_ok=True)
+        start = resume(folder, low, high, is_compacted="compact" in topics[topic].config["cleanup.policy"])
+        if start < high:
+            wanted[topic, partition] = (start, high)
+    read(brokers, wanted, backup.folder)
     backup.items = sum(1 for topic, partition in ranges for _ in stored(backup.folder, topic, partition))
     return backup.end()
 
@@ -95,25 +102,41 @@ def segments(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (int(match[1]), int(match[2])) for path, match in found.items() if match}
 
 
-def records(consumer: Consumer, topic: str, partition: int, start: int, end: int) -> Iterator[Message]:
-    """Yield the records of a partition from one offset up to another; compaction leaves holes."""
-    consumer.assign([TopicPartition(topic, partition, start)])
-    while True:
-        message = consumer.poll(TIMEOUT)
-        if message is None:
-            [position] = consumer.position([TopicPartition(topic, partition)])
-            if position.offset >= end:
-                return
-            raise RecoveryError(f"Kafka gave nothing of {topic}/{partition} within {TIMEOUT:.0f} s.")
-        if (error := message.error()) is not None:
-            if error.retriable():
-                continue
-            raise KafkaException(error)
-        offset = message.offset() or 0
-        if offset < end:
-            yield message
-        if offset >= end - 1:
-            return
+def read(brokers: str, wanted: Mapping[tuple[str, int], tuple[int, int]], folder: Path) -> None:
+    """Write the records of partitions, each from one offset up to another, to a file each; compaction leaves holes."""
+    consumer = Consumer(
+        {**client(brokers), "group.id": "isa-backup", "enable.auto.commit": False, "enable.partition.eof": True}
+    )
+    with ExitStack() as stack:
+        stack.callback(consumer.close)
+        out = {
+            (topic, partition): stack.enter_context(
+                (place(folder, topic, partition) / f"{start:020d}-{end:020d}.jsonl").open("w")
+            )
+            for (topic, partition), (start, end) in wanted.items()
+        }
+        left = dict(wanted)
+        consumer.assign([TopicPartition(topic, partition, start) for (topic, partition), (start, _) in wanted.items()])
+        patience = time.monotonic() + TIMEOUT
+        while left:
+            messages = consumer.consume(BATCH, timeout=PAUSE)
+            if messages:
+                patience = time.monotonic() + TIMEOUT
+            elif time.monotonic() > patience:
+                raise RecoveryError(f"Kafka gave nothing of {min(left)[0]} within {TIMEOUT:.0f} s.")
+            for message in messages:
+                where = (message.topic() or "", message.partition() or 0)
+                if (error := message.error()) is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        left.pop(where, None)
+                    elif not error.retriable():
+                        raise KafkaException(error)
+                    continue
+                offset, (_, end) = message.offset() or 0, wanted[where]
+                if offset < end:
+                    out[where].write(line_of(row_of(message)))
+                if offset >= end - 1:
+                    left.pop(where, None)
 
 
 def row_of(message: Message) -> dict[str, Any]:
@@ -150,7 +173,9 @@ def restore(brokers: str, root: Path) -> Backup:
     cluster = Cluster(brokers)
     make_topics(cluster, backup)
     names = sorted(backup.facts["topics"])
-    if taken := [f"{topic}/{number}" for (topic, number), (low, high) in cluster.ranges(names).items() if low != high]:
+    if taken := [
+        f"{topic}/{number}" for (topic, number), (low, high) in ranges_of(cluster, names).items() if low != high
+    ]:
         raise RecoveryError(f"{taken[0]} has records already: restore into topics that are empty.")
     producer = Producer({**client(brokers), "enable.idempotence": True, "message.max.bytes": 6 << 20, "linger.ms": 20})
     offsets: dict[tuple[str, int], list[int]] = {}
@@ -174,6 +199,18 @@ def restore(brokers: str, root: Path) -> Backup:
             request = ConsumerGroupTopicPartitions(group, positions)
             cluster.admin.alter_consumer_group_offsets([request])[group].result(TIMEOUT)
     return backup
+
+
+def ranges_of(cluster: Cluster, names: list[str]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return the first and the next offset of every partition, once each has a leader: a new topic's are late."""
+    patience = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return cluster.ranges(names)
+        except KafkaException as error:
+            if error.args[0].code() not in NO_LEADER or time.monotonic() > patience:
+                raise
+            time.sleep(PAUSE)
 
 
 def make_topics(cluster: Cluster, backup: Backup) -> None:

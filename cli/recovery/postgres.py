@@ -28,6 +28,11 @@ LOG = "wal"
 RESTORED_LOG = "isa_wal"
 SETTINGS = ("restore_command", "recovery_target_time", "recovery_target_action", "hot_standby")
 PATIENCE = 60.0
+OUTBOX = """
+    SELECT FROM information_schema.columns
+    WHERE table_schema = 'public' AND table_name = 'outbox' AND column_name = 'published_at'
+"""
+"""Finds a room's outbox; the registry has a table of the same name."""
 
 
 def programs(runtime: Runtime) -> Path:
@@ -181,7 +186,7 @@ def republish(runtime: Runtime, since: datetime) -> int:
     count = 0
     for database in databases(runtime):
         with connected(runtime, database) as connection:
-            if connection.execute("SELECT to_regclass('public.outbox')").fetchone() == (None,):
+            if connection.execute(OUTBOX).fetchone() is None:
                 continue
             done = connection.execute("UPDATE outbox SET published_at = NULL WHERE published_at > %s", (since,))
             count += done.rowcount

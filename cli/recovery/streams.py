@@ -91,7 +91,8 @@ async def snapshot(client: Client, name: str, path: Path) -> dict[str, Any]:
                         raise RecoveryError(f"The snapshot of {name} ended early: {status}")
                     break
                 file.write(message.data)
-                await message.respond(b"")  # asks for more
+                if message.reply:
+                    await message.respond(b"")  # asks for more
     finally:
         await received.unsubscribe()
     return {"config": answer["config"], "state": answer["state"]}

@@ -168,3 +168,8 @@ def answered(response: httpx.Response) -> Any:
     if response.is_error:
         raise RecoveryError(f"Qdrant refuses {response.request.url.path}: {response.text[:200]}")
     return response.json()["result"]
+
+
+def forget(copied: Path) -> None:
+    """Delete a copy."""
+    shutil.rmtree(copied, ignore_errors=True)
