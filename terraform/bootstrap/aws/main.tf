@@ -40,11 +40,8 @@ resource "aws_kms_alias" "state" {
 }
 
 resource "aws_s3_bucket" "state" {
-  bucket = local.bucket
-
-  lifecycle {
-    prevent_destroy = true # without the state nobody knows what belongs to whom
-  }
+  bucket        = local.bucket
+  force_destroy = false # S3 refuses to delete it while a state is in it
 }
 
 resource "aws_s3_bucket_ownership_controls" "state" {

@@ -17,7 +17,10 @@ mock_data "aws_availability_zones" {
 }
 
 mock_resource "aws_acm_certificate" {
-  defaults = { arn = "arn:aws:acm:eu-central-1:111122223333:certificate/mock" }
+  defaults = {
+    arn                       = "arn:aws:acm:eu-central-1:111122223333:certificate/mock"
+    domain_validation_options = [{ domain_name = "mock", resource_record_name = "_a.mock.", resource_record_type = "CNAME", resource_record_value = "_b.acm-validations.aws." }]
+  }
 }
 
 mock_resource "aws_appautoscaling_target" {
@@ -34,25 +37,25 @@ mock_resource "aws_cloudwatch_log_group" {
 
 mock_resource "aws_db_instance" {
   defaults = {
-    arn = "arn:aws:rds:eu-central-1:111122223333:db:mock"
-    address = "postgres.mock"
-    port = 5432
+    arn                = "arn:aws:rds:eu-central-1:111122223333:db:mock"
+    address            = "postgres.mock"
+    port               = 5432
     master_user_secret = [{ kms_key_id = "", secret_arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:rds!db-mock-AbCdEf", secret_status = "active" }]
   }
 }
 
 mock_resource "aws_eks_cluster" {
   defaults = {
-    arn = "arn:aws:eks:eu-central-1:111122223333:cluster/mock"
-    endpoint = "https://mock.eks.amazonaws.com"
+    arn                   = "arn:aws:eks:eu-central-1:111122223333:cluster/mock"
+    endpoint              = "https://mock.eks.amazonaws.com"
     certificate_authority = [{ data = "bW9jaw==" }]
-    identity = [{ oidc = [{ issuer = "https://oidc.eks.eu-central-1.amazonaws.com/id/MOCK" }] }]
+    identity              = [{ oidc = [{ issuer = "https://oidc.eks.eu-central-1.amazonaws.com/id/MOCK" }] }]
   }
 }
 
 mock_resource "aws_elasticache_replication_group" {
   defaults = {
-    arn = "arn:aws:elasticache:eu-central-1:111122223333:replicationgroup:mock"
+    arn                      = "arn:aws:elasticache:eu-central-1:111122223333:replicationgroup:mock"
     primary_endpoint_address = "redis.mock"
   }
 }
@@ -71,29 +74,29 @@ mock_resource "aws_kms_key" {
 
 mock_resource "aws_launch_template" {
   defaults = {
-    id = "lt-0123456789abcdef0"
+    id             = "lt-0123456789abcdef0"
     latest_version = 1
   }
 }
 
 mock_resource "aws_msk_cluster" {
   defaults = {
-    arn = "arn:aws:kafka:eu-central-1:111122223333:cluster/mock/11111111-2222-3333-4444-555555555555-1"
+    arn                        = "arn:aws:kafka:eu-central-1:111122223333:cluster/mock/11111111-2222-3333-4444-555555555555-1"
     bootstrap_brokers_sasl_iam = "b-1.mock:9098,b-2.mock:9098,b-3.mock:9098"
   }
 }
 
 mock_resource "aws_msk_configuration" {
   defaults = {
-    arn = "arn:aws:kafka:eu-central-1:111122223333:configuration/mock/1"
+    arn             = "arn:aws:kafka:eu-central-1:111122223333:configuration/mock/1"
     latest_revision = 1
   }
 }
 
 mock_resource "aws_route53_zone" {
   defaults = {
-    arn = "arn:aws:route53:::hostedzone/ZMOCK"
-    zone_id = "ZMOCK"
+    arn          = "arn:aws:route53:::hostedzone/ZMOCK"
+    zone_id      = "ZMOCK"
     name_servers = ["ns-1.mock"]
   }
 }
