@@ -1,11 +1,13 @@
-"""Move an image from an environment to the next: dev, staging, prod. Writes charts/envs/<env>/image-tags and prints the change.
+"""Move an image from an environment to the next: dev, staging, prod.
+
+Writes charts/envs/<env>/image-tags and prints the change.
 
     python argocd/promote.py tasks users --to staging        # what runs in dev
     python argocd/promote.py --all --to prod                 # what runs in staging
     python argocd/promote.py tasks --to dev --tag main-1a2b3c4 --digest sha256:...     # what was just built
 
-A pull request carries it from there; reverting that is the way back. Production takes only what staging runs, by digest, and
-signed by the workflow that builds images.
+A pull request carries it from there; reverting that is the way back. Production takes only what staging runs, by
+digest, and signed by the workflow that builds images.
 """
 
 from __future__ import annotations

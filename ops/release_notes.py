@@ -2,8 +2,8 @@
 
     python ops/release_notes.py 0.2.0
 
-The changelog is for who uses the platform and the list of commits for who changes it; a version that the changelog does not
-know is refused.
+The changelog is for who uses the platform and the list of commits for who changes it; a version that the changelog
+does not know is refused.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Print ArgoCD's Secret of a cluster from what Terraform handed over.
 
-    terraform -chdir=terraform/live/aws/prod output -json | python argocd/bootstrap/cluster_secret.py | kubectl apply -f -
+    terraform -chdir=terraform/live/aws/prod output -json > outputs.json
+    python argocd/bootstrap/cluster_secret.py outputs.json | kubectl apply -f -
 
-Labels say which ApplicationSets take the cluster, annotations become the charts' `global.platform`. The names are those of
-terraform/contract.yaml: one that is missing or unknown is refused, because a chart would miss it much later.
+Labels say which ApplicationSets take the cluster, annotations become the charts' `global.platform`. The names are
+those of terraform/contract.yaml: one that is missing or unknown is refused, because a chart would miss it much later.
 """
 
 from __future__ import annotations
