@@ -10,24 +10,17 @@ output "id" {
 
 output "endpoint" {
   description = "URL of the Kubernetes API."
-  value       = azurerm_kubernetes_cluster.this.kube_config[0].host
-  sensitive   = true
+  value       = nonsensitive(azurerm_kubernetes_cluster.this.kube_config[0].host)
 }
 
 output "ca" {
   description = "Certificate of the Kubernetes API's authority, PEM in base64."
-  value       = azurerm_kubernetes_cluster.this.kube_config[0].cluster_ca_certificate
-  sensitive   = true
+  value       = nonsensitive(azurerm_kubernetes_cluster.this.kube_config[0].cluster_ca_certificate)
 }
 
 output "oidc_issuer_url" {
   description = "Who signs the tokens of the cluster's service accounts."
   value       = azurerm_kubernetes_cluster.this.oidc_issuer_url
-}
-
-output "kubelet_object_id" {
-  description = "Object id of the nodes' identity."
-  value       = azurerm_kubernetes_cluster.this.kubelet_identity[0].object_id
 }
 
 output "storage_class" {

@@ -69,7 +69,7 @@ variable "kubernetes_version" {
   default     = "1.34"
 
   validation {
-    condition     = can(regex("^1\\\\.3[4-9]$", var.kubernetes_version))
+    condition     = can(regex("^1\\.3[4-9]$", var.kubernetes_version))
     error_message = "Kubernetes 1.34 or newer: the charts are checked against 1.34."
   }
 }

@@ -13,6 +13,8 @@ locals {
     { for purpose in local.purposes : purpose => { vault = purpose == "cluster" ? "cluster" : "services", location = var.location } },
     local.has_copies ? { postgres-replica = { vault = "replica", location = var.replica_location } } : {},
   )
+  # The backup vault has an identity of its own, to which its module gives the key.
+  used = { for purpose, key in local.keys : purpose => key if purpose != "backup" }
 }
 
 resource "azurerm_key_vault" "this" {
@@ -73,7 +75,7 @@ resource "azurerm_key_vault_key" "this" {
 }
 
 resource "azurerm_user_assigned_identity" "this" {
-  for_each = local.keys
+  for_each = local.used
 
   name                = "${var.name}-${each.key}"
   location            = each.value.location
@@ -81,7 +83,7 @@ resource "azurerm_user_assigned_identity" "this" {
 }
 
 resource "azurerm_role_assignment" "this" {
-  for_each = local.keys
+  for_each = local.used
 
   scope                = azurerm_key_vault_key.this[each.key].resource_versionless_id
   role_definition_name = each.key == "cluster" ? "Key Vault Crypto User" : "Key Vault Crypto Service Encryption User"

@@ -17,3 +17,8 @@ output "container_ids" {
   description = "Id of each container, to which rights are given."
   value       = { for purpose, container in azurerm_storage_container.this : purpose => "${azurerm_storage_account.this.id}/blobServices/default/containers/${container.name}" }
 }
+
+output "account_name" {
+  description = "Name of the storage account."
+  value       = azurerm_storage_account.this.name
+}

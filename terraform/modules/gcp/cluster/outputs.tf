@@ -1,19 +1,19 @@
-output "cluster_name" {
+output "name" {
   description = "Name of the cluster."
   value       = google_container_cluster.this.name
 }
 
-output "cluster_id" {
+output "id" {
   description = "Full id of the cluster."
   value       = google_container_cluster.this.id
 }
 
-output "cluster_endpoint" {
+output "endpoint" {
   description = "URL of the Kubernetes API."
   value       = "https://${google_container_cluster.this.endpoint}"
 }
 
-output "cluster_ca" {
+output "ca" {
   description = "Certificate of the Kubernetes API's authority, PEM in base64."
   value       = google_container_cluster.this.master_auth[0].cluster_ca_certificate
 }

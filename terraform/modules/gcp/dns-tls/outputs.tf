@@ -1,11 +1,6 @@
-output "dns_zone" {
+output "zone" {
   description = "Name of the managed zone."
   value       = google_dns_managed_zone.this.name
-}
-
-output "domain" {
-  description = "Domain that the environment answers under."
-  value       = var.domain
 }
 
 output "name_servers" {

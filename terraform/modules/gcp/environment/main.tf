@@ -9,7 +9,6 @@ locals {
   # Written once elsewhere: topics by the events' schemas, services by dapr.yaml.
   topics   = yamldecode(file("${local.repository}/charts/derived/topics.yaml")).topics
   services = toset([for file in fileset("${local.repository}/charts/derived/services", "*.yaml") : trimsuffix(file, ".yaml")])
-  secrets  = toset(yamldecode(file("${local.repository}/terraform/secrets.yaml")).names)
 
   # Values that this cloud makes; all others come from `isa` (terraform/README.md, "First secrets").
   made = {
@@ -83,7 +82,7 @@ module "kafka" {
   memory_gb          = var.kafka.memory_gb
   key                = module.encryption.keys["kafka"]
   topics             = local.topics
-  client             = module.identity.identity_services
+  client             = module.identity.emails["services"]
   credential_version = var.credential_versions.kafka
 }
 
@@ -107,7 +106,7 @@ module "object_store" {
   multi_region   = var.multi_region
   key            = module.encryption.keys["objects"]
   backup_key     = module.encryption.keys[local.has_copies ? "objects-replica" : "objects"]
-  loki_days      = var.log_days
+  loki_days      = var.loki_days
   backup_days    = var.backup_days
 }
 
@@ -116,7 +115,7 @@ module "secrets" {
 
   name           = local.name
   prefix         = local.prefix
-  secret_names   = setunion(local.secrets, keys(local.made))
+  secret_names   = setunion(var.secret_names, keys(local.made))
   value_versions = local.made
   rotation_days  = 90
   topics_key     = module.encryption.keys["topics"]
@@ -148,7 +147,7 @@ module "identity" {
   workload_pool = module.cluster.workload_pool
   services      = local.services
   secret_prefix = local.prefix
-  dns_zone      = module.dns_tls.dns_zone
+  dns_zone      = module.dns_tls.zone
   loki_bucket   = module.object_store.loki_bucket
   backup_bucket = module.object_store.backup_bucket
 }
@@ -158,7 +157,7 @@ module "backup" {
 
   name        = local.name
   location    = local.has_copies ? var.replica_region : var.region
-  cluster_id  = module.cluster.cluster_id
+  cluster_id  = module.cluster.id
   retain_days = var.backup_days
   lock_days   = var.is_protected ? 7 : 0
   key         = module.encryption.keys[local.has_copies ? "backup-replica" : "backup"]
@@ -176,7 +175,7 @@ module "monitoring" {
   source = "../monitoring"
 
   name                  = local.name
-  alert_email           = var.alert_email
+  alarm_emails          = var.alarm_emails
   postgres_instance     = module.postgres.instance
   redis_instance        = module.redis.instance
   kafka_cluster         = module.kafka.cluster_id

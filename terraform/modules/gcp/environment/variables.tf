@@ -44,9 +44,14 @@ variable "authorized_networks" {
   type        = map(string)
 }
 
-variable "alert_email" {
-  description = "Who hears of alerts."
-  type        = string
+variable "alarm_emails" {
+  description = "Who hears of alarms."
+  type        = set(string)
+}
+
+variable "secret_names" {
+  description = "Names of the secrets, without the prefix."
+  type        = set(string)
 }
 
 variable "billing_account" {
@@ -97,6 +102,11 @@ variable "redis_gb" {
 
 variable "backup_days" {
   description = "How long backups are kept."
+  type        = number
+}
+
+variable "loki_days" {
+  description = "How long Loki's objects are kept."
   type        = number
 }
 

@@ -1,9 +1,9 @@
-output "kafka_brokers" {
+output "brokers" {
   description = "Kafka's bootstrap servers, TLS."
   value       = "bootstrap.${google_managed_kafka_cluster.this.cluster_id}.${var.region}.managedkafka.${data.google_project.this.project_id}.cloud.goog:9092"
 }
 
-output "kafka_username" {
+output "username" {
   description = "SASL user name."
   value       = var.client
 }

@@ -3,6 +3,7 @@
 data "google_project" "this" {}
 
 locals {
+  channels = [for channel in google_monitoring_notification_channel.email : channel.id]
   database = "${data.google_project.this.project_id}:${var.postgres_instance}"
   alerts = {
     postgres-cpu = {
@@ -57,9 +58,11 @@ locals {
 }
 
 resource "google_monitoring_notification_channel" "email" {
-  display_name = "${var.name}: ${var.alert_email}"
+  for_each = var.alarm_emails
+
+  display_name = "${var.name}: ${each.value}"
   type         = "email"
-  labels       = { email_address = var.alert_email }
+  labels       = { email_address = each.value }
 }
 
 resource "google_monitoring_alert_policy" "this" {
@@ -67,7 +70,7 @@ resource "google_monitoring_alert_policy" "this" {
 
   display_name          = "${var.name}: ${each.key}"
   combiner              = "OR"
-  notification_channels = [google_monitoring_notification_channel.email.id]
+  notification_channels = local.channels
 
   documentation {
     content = each.value.what
@@ -97,7 +100,7 @@ resource "google_monitoring_alert_policy" "this" {
 resource "google_monitoring_alert_policy" "backup" {
   display_name          = "${var.name}: backup-failed"
   combiner              = "OR"
-  notification_channels = [google_monitoring_notification_channel.email.id]
+  notification_channels = local.channels
 
   documentation {
     content = "A backup of the cluster or of PostgreSQL failed. Look at it before the next: the objective is to lose an hour at most."
@@ -172,6 +175,6 @@ resource "google_billing_budget" "this" {
   }
 
   all_updates_rule {
-    monitoring_notification_channels = [google_monitoring_notification_channel.email.id]
+    monitoring_notification_channels = local.channels
   }
 }

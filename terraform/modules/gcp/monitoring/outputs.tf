@@ -1,4 +1,4 @@
-output "notification_channel" {
-  description = "Id of the channel that alerts go to."
-  value       = google_monitoring_notification_channel.email.id
+output "notification_channels" {
+  description = "Ids of the channels that alerts go to."
+  value       = local.channels
 }

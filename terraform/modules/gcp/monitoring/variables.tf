@@ -9,13 +9,13 @@ variable "name" {
 }
 
 
-variable "alert_email" {
-  description = "Who hears of alerts."
-  type        = string
+variable "alarm_emails" {
+  description = "Who hears of alarms."
+  type        = set(string)
 
   validation {
-    condition     = can(regex("^[^@ ]+@[^@ ]+$", var.alert_email))
-    error_message = "An e-mail address."
+    condition     = length(var.alarm_emails) > 0 && alltrue([for email in var.alarm_emails : can(regex("^[^@ ]+@[^@ ]+$", email))])
+    error_message = "At least one e-mail address."
   }
 }
 

@@ -1,4 +1,4 @@
-output "object_store_endpoint" {
+output "endpoint" {
   description = "Endpoint of Cloud Storage."
   value       = "https://storage.googleapis.com"
 }

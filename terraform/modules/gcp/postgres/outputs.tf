@@ -1,14 +1,14 @@
-output "postgres_host" {
+output "host" {
   description = "Address of PostgreSQL's writer, inside the network."
   value       = google_sql_database_instance.this.private_ip_address
 }
 
-output "postgres_port" {
+output "port" {
   description = "Port of PostgreSQL."
   value       = "5432"
 }
 
-output "postgres_admin_user" {
+output "admin_user" {
   description = "The administrator that makes databases and roles."
   value       = google_sql_user.admin.name
 }

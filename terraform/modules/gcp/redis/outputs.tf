@@ -1,9 +1,9 @@
-output "redis_host" {
+output "host" {
   description = "Address of Redis, inside the network."
   value       = google_redis_instance.this.host
 }
 
-output "redis_port" {
+output "port" {
   description = "Port of Redis, TLS."
   value       = tostring(google_redis_instance.this.port)
 }

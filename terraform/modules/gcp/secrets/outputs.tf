@@ -1,5 +1,5 @@
-output "secret_store" {
-  description = "Where the secret store is: the project."
+output "project" {
+  description = "Project that keeps the secrets."
   value       = data.google_project.this.project_id
 }
 

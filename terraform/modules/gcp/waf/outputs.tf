@@ -1,4 +1,4 @@
-output "waf_id" {
+output "policy" {
   description = "Name of the Cloud Armor policy."
   value       = google_compute_security_policy.this.name
 }

@@ -1,0 +1,31 @@
+# The names of terraform/contract.yaml, which says what each is.
+
+output "cloud" { value = module.environment.platform.cloud }
+output "region" { value = module.environment.platform.region }
+output "environment" { value = module.environment.platform.environment }
+output "cluster_name" { value = module.environment.platform.cluster_name }
+output "cluster_endpoint" { value = module.environment.platform.cluster_endpoint }
+output "cluster_ca" { value = module.environment.platform.cluster_ca }
+output "domain" { value = module.environment.platform.domain }
+output "dns_zone" { value = module.environment.platform.dns_zone }
+output "kafka_brokers" { value = module.environment.platform.kafka_brokers }
+output "kafka_username" { value = module.environment.platform.kafka_username }
+output "postgres_host" { value = module.environment.platform.postgres_host }
+output "postgres_port" { value = module.environment.platform.postgres_port }
+output "postgres_admin_user" { value = module.environment.platform.postgres_admin_user }
+output "postgres_admin_secret" { value = module.environment.platform.postgres_admin_secret }
+output "redis_host" { value = module.environment.platform.redis_host }
+output "redis_port" { value = module.environment.platform.redis_port }
+output "object_store_endpoint" { value = module.environment.platform.object_store_endpoint }
+output "loki_bucket" { value = module.environment.platform.loki_bucket }
+output "backup_bucket" { value = module.environment.platform.backup_bucket }
+output "secret_store" { value = module.environment.platform.secret_store }
+output "secret_prefix" { value = module.environment.platform.secret_prefix }
+output "storage_class" { value = module.environment.platform.storage_class }
+output "identity_services" { value = module.environment.platform.identity_services }
+output "identity_external_secrets" { value = module.environment.platform.identity_external_secrets }
+output "identity_cert_manager" { value = module.environment.platform.identity_cert_manager }
+output "identity_external_dns" { value = module.environment.platform.identity_external_dns }
+output "identity_loki" { value = module.environment.platform.identity_loki }
+output "identity_backup" { value = module.environment.platform.identity_backup }
+output "waf_id" { value = module.environment.platform.waf_id }

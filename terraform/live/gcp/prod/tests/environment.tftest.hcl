@@ -1,0 +1,26 @@
+mock_provider "google" {
+  source = "../../../tests/mocks/gcp"
+}
+
+variables {
+  postgres_admin_password = "0123456789abcdef0123456789abcdef"
+}
+
+run "the_environment_can_be_made_and_hands_over_its_name" {
+  command = plan
+
+  assert {
+    condition     = output.cloud == "gcp" && output.environment == "prod" && output.cluster_name == "isa-prod" && output.secret_prefix == "isa-prod-" && output.region == "europe-west3"
+    error_message = "The environment's name must be in everything that it hands over."
+  }
+}
+
+run "copies_in_the_same_region_are_refused" {
+  command = plan
+
+  variables {
+    replica_region = "europe-west3"
+  }
+
+  expect_failures = [var.replica_region]
+}
