@@ -58,8 +58,9 @@ class Engine:
     def key(self) -> str:
         """The cache folder's name: another pin is another folder."""
         digest = hashlib.sha256(json.dumps(self.pins, sort_keys=True).encode())
-        for name in SOURCES.get(self.kind, ()):
-            digest.update((self.source / name).read_bytes())
+        ours = sorted(self.source.rglob("*.go")) if self.kind == "go" else []
+        for path in [*(self.source / name for name in SOURCES.get(self.kind, ())), *ours]:
+            digest.update(path.read_bytes())
         return f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"
 
     @property

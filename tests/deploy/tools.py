@@ -24,6 +24,7 @@ PROGRAMS = {
     "promtool": ("prometheus", "promtool"),
     "amtool": ("amtool", "amtool"),
     "argocd": ("argocd", "cmd"),
+    "appsets": ("argocd", "appsets"),
     "actionlint": ("actionlint", "actionlint"),
     "checkov": ("checkov", "checkov"),
 }
