@@ -39,7 +39,8 @@ from bench.peers import edge, relay
 from bench.stand import Stand
 from isa.cache.v1 import cache_pb2
 from isa_common import AlreadyExists, Entry, Isa, NotFound, Point
-from runtime.processes import load_apps
+from isa_common._client import _APP_IDS
+from runtime.processes import app_address, load_apps
 from runtime.start import runtime_as_it_is
 
 VALUE = b"v" * 100
@@ -78,7 +79,6 @@ class Row:
     ratio: float
     target: str
     is_met: bool
-    cost: str = ""
 
     def cells(self) -> Sequence[str]:
         """What the table shows."""
@@ -169,11 +169,7 @@ class Ground:
 
     def adapter(self, capability: str) -> str:
         """Address of the adapter that serves a capability."""
-        name = {"cache": "redis", "sql": "postgres", "logs": "loki", "objects": "minio", "vectors": "qdrant"}[
-            capability
-        ]
-        (port,) = (int(app.values["appPort"]) for app in load_apps() if app.name == f"{name}-grpc")
-        return f"127.0.0.1:{self.stand.layout.port(port)}"
+        return app_address(self.stand.layout, _APP_IDS[capability])
 
     @property
     def redis_url(self) -> str:

@@ -349,6 +349,12 @@ def load_apps(path: Path = CHECKOUT / "dapr.yaml") -> list[App]:
     return [App({**common, **app, "env": {**common.get("env", {}), **app.get("env", {})}}) for app in document["apps"]]
 
 
+def app_address(layout: Layout, app_id: str) -> str:
+    """`127.0.0.1:port` of an app, where it really listens."""
+    (port,) = (int(app.values["appPort"]) for app in load_apps() if app.name == app_id)
+    return f"127.0.0.1:{layout.port(port)}"
+
+
 def app_processes(layout: Layout, engines: Engines, tokens: Mapping[str, Mapping[str, str]]) -> list[Process]:
     """Each app and its sidecar."""
     found = []

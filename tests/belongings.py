@@ -9,31 +9,20 @@ from datetime import timedelta
 import httpx
 
 from isa_common import Entry, Isa, Point
-from runtime.processes import load_apps
-
-CAPABILITIES = {
-    "cache": "redis-grpc",
-    "sql": "postgres-grpc",
-    "streams": "nats-grpc",
-    "objects": "minio-grpc",
-    "vectors": "qdrant-grpc",
-    "logs": "loki-grpc",
-}
-PORTS = {app.name: int(app.values["appPort"]) for app in load_apps()}
+from isa_common._client import _APP_IDS
 
 
 class Belongings:
-    """What one person put everywhere; `port` is where a declared port really is."""
+    """What one person put everywhere; `address` is where an app is."""
 
-    def __init__(self, token: str, port: Callable[[int], int]) -> None:
+    def __init__(self, token: str, address: Callable[[str], str]) -> None:
         self.token = token
-        self.port = port
+        self.address = address
 
     @asynccontextmanager
     async def at(self, capability: str) -> AsyncIterator[Isa]:
         """A client of the adapter itself."""
-        address = f"127.0.0.1:{self.port(PORTS[CAPABILITIES[capability]])}"
-        async with Isa(address, token=self.token, timeout=timedelta(seconds=30)) as isa:
+        async with Isa(self.address(_APP_IDS[capability]), token=self.token, timeout=timedelta(seconds=30)) as isa:
             yield isa
 
     async def put(self) -> None:
@@ -76,5 +65,5 @@ class Belongings:
         return words
 
 
-ALL = {name: name for name in CAPABILITIES} | {"presigned": "objects"}
+ALL = {name: name for name in _APP_IDS} | {"presigned": "objects"}
 """What is found when nothing is lost."""

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from isa_common import Isa
 from isa_common._client import _APP_IDS
-from runtime.processes import load_apps
+from runtime.processes import app_address
 from tests.attack.calls import Tally, Wire
 from tests.attack.credentials import Signer, signer
 from tests.attack.surface import Rpc, rpcs
@@ -43,8 +43,7 @@ def tally(request: pytest.FixtureRequest, record_property: Callable[[str, object
 @pytest.fixture
 def address(stack: Stack, capability: str) -> str:
     """Where the adapter of a capability listens."""
-    (port,) = (app.values["appPort"] for app in load_apps() if app.name == _APP_IDS[capability])
-    return f"127.0.0.1:{stack.layout.port(int(port))}"
+    return app_address(stack.layout, _APP_IDS[capability])
 
 
 @pytest_asyncio.fixture

@@ -17,9 +17,6 @@ from tests.attack.tenants import TENANCIES
 from tests.attack.values import Names, hostile
 from tests.conftest import SignUp, Stack
 
-LONGEST = 60_000
-"""Bytes of a text that still fits beside the others."""
-
 
 def attacks(rpc: Rpc, victim: Names, attacker: Names) -> Iterator[list[Message]]:
     """Yield requests of an attacker: all that the victim would send, then each text replaced by each hostile one."""

@@ -84,24 +84,12 @@ class Names:
 
     def _keys_by_type(self) -> dict[str, list[object]]:
         """A key of the cache holds one type: `<tag>-h` is a hash, and so on."""
-        kinds = {
-            "H": "h",
-            "LP": "l",
-            "RP": "l",
-            "LR": "l",
-            "LL": "l",
-            "LT": "l",
-            "SA": "s",
-            "SR": "s",
-            "SM": "s",
-            "SCo": "s",
-            "Z": "z",
-        }
+        kinds = {"h": ("H",), "l": ("LP", "RP", "LR", "LL", "LT"), "s": ("SA", "SR", "SM", "SCo"), "z": ("Z",)}
         return {
             f"isa.cache.v1.{message}.key": [f"{self.tag}-{kind}"]
             for message in CACHE.message_types_by_name
-            for start, kind in kinds.items()
-            if message.startswith(start)
+            for kind, starts in kinds.items()
+            if message.startswith(starts)
         }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from functools import partial
 
 from isa_common import Unavailable
+from runtime.processes import app_address
 from tests.belongings import ALL, Belongings
 from tests.conftest import Organisation, Stack
 
@@ -14,7 +16,7 @@ PARTS = ("redis", "nats", "minio", "qdrant-grpc", "loki-grpc", "postgres-grpc")
 
 
 async def test_what_the_engines_acknowledged_outlives_their_death(stack: Stack, org: Organisation) -> None:
-    belongings = Belongings(org.token, stack.layout.port)
+    belongings = Belongings(org.token, partial(app_address, stack.layout))
     await belongings.put()
     killed = {part: await stack.pid(part) for part in PARTS}
 

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 
 from isa_common import IsaError
+from runtime.layout import CHECKOUT, Layout
+from runtime.processes import app_address
 from tests.belongings import ALL, Belongings
 from tests.compose.engine import ComposeTestError
 
@@ -29,10 +31,13 @@ class Story:
     token: str = ""
     tasks: list[str] = field(default_factory=list)
 
+    def address(self, app_id: str) -> str:
+        """Where an app of the set is published."""
+        return app_address(Layout(home=CHECKOUT, cache=CHECKOUT, port_base=self.port_base), app_id)
+
     def ask(self, method: str, room: str, path: str, **arguments: Any) -> Any:
         """Call a room; what is not 2xx ends the test."""
-        ports = {"users": 8001, "tasks": 8002, "notifications": 8003, "analytics": 8004, "audit": 8005}
-        url = f"http://127.0.0.1:{self.port_base + ports[room] % 10000}{path}"
+        url = f"http://{self.address(room)}{path}"
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         response = httpx.request(method, url, headers=headers, timeout=30, **arguments)
         if not response.is_success:
@@ -50,7 +55,7 @@ class Story:
 
     def belongings(self) -> Belongings:
         """What the owner keeps in the engines, by way of the adapters' published ports."""
-        return Belongings(self.token, lambda port: self.port_base + port % 10000)
+        return Belongings(self.token, self.address)
 
     def create(self, number: int) -> None:
         for index in range(number):

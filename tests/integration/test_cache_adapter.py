@@ -9,15 +9,14 @@ import pytest
 import pytest_asyncio
 
 from isa_common import Isa, NotFound, PermissionDenied, Unauthenticated
+from runtime.processes import app_address
 from tests.conftest import Organisation, SignUp, Stack
-
-ADAPTER = 50055
 
 
 @pytest.fixture
 def direct(stack: Stack) -> str:
     """Address of the adapter itself."""
-    return f"127.0.0.1:{stack.layout.port(ADAPTER)}"
+    return app_address(stack.layout, "redis-grpc")
 
 
 @pytest_asyncio.fixture

@@ -8,15 +8,14 @@ from datetime import timedelta
 import pytest
 
 from isa_common import Entry, Isa, PermissionDenied, Unauthenticated
+from runtime.processes import app_address
 from tests.conftest import Organisation, SignUp, Stack
-
-ADAPTER = 50057
 
 
 @pytest.fixture
 def direct(stack: Stack) -> str:
     """Address of the adapter itself."""
-    return f"127.0.0.1:{stack.layout.port(ADAPTER)}"
+    return app_address(stack.layout, "loki-grpc")
 
 
 async def test_an_owner_pushes_finds_and_follows_lines(direct: str, org: Organisation) -> None:

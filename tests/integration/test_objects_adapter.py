@@ -10,17 +10,17 @@ import pytest
 import pytest_asyncio
 
 from isa_common import Isa, NotFound, PermissionDenied, Unauthenticated
+from runtime.processes import app_address
 from tests.conftest import Organisation, SignUp, Stack
 from tests.integration.test_sql_adapter import sidecar_of
 
-ADAPTER = 50051
 MIB = 1 << 20
 
 
 @pytest.fixture
 def direct(stack: Stack) -> str:
     """Address of the adapter itself."""
-    return f"127.0.0.1:{stack.layout.port(ADAPTER)}"
+    return app_address(stack.layout, "minio-grpc")
 
 
 @pytest_asyncio.fixture(params=["direct", "sidecar"])

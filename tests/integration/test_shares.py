@@ -9,17 +9,17 @@ import pytest
 import pytest_asyncio
 
 from isa_common import Isa, NotFound, Unauthenticated
+from runtime.processes import app_address
 from tests.conftest import Organisation, SignUp, Stack
 from tests.integration.test_sql_adapter import sidecar_of
 
 CAPABILITIES = ["cache", "sql", "objects", "vectors", "logs", "streams"]
-CACHE = 50055
 
 
 @pytest.fixture
 def direct(stack: Stack) -> str:
     """Address of the cache's adapter itself."""
-    return f"127.0.0.1:{stack.layout.port(CACHE)}"
+    return app_address(stack.layout, "redis-grpc")
 
 
 @pytest_asyncio.fixture

@@ -11,15 +11,14 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from isa_common import InvalidArgument, Isa, PermissionDenied, Statement, Unauthenticated, Unavailable
+from runtime.processes import app_address
 from tests.conftest import Organisation, SignUp, Stack
-
-ADAPTER = 50061
 
 
 @pytest.fixture
 def direct(stack: Stack) -> str:
     """Address of the adapter itself."""
-    return f"127.0.0.1:{stack.layout.port(ADAPTER)}"
+    return app_address(stack.layout, "postgres-grpc")
 
 
 def sidecar_of(stack: Stack, room: str) -> dict[str, str]:

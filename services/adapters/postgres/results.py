@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -90,15 +91,13 @@ def _unknown() -> Unavailable:
     return Unavailable("The connection was lost while committing: read to see whether it was done.", outcome="unknown")
 
 
-async def run(
-    connection: Connection, statement: sql_pb2.Statement, path: str, index: int, limits: Limits
-) -> sql_pb2.Result:
-    """Run a statement; what it returns must fit into the limits."""
-    values = parse_params(statement.params, f"{path}.params")
+@contextmanager
+def failures(
+    connection: Connection, statement: sql_pb2.Statement, path: str = "statement", index: int = 0
+) -> Iterator[None]:
+    """Say what the server says of a statement as our errors; a prepared one that is stale is for the caller."""
     try:
-        prepared = await connection.prepared(statement.sql)
-        arguments = encode_params(values, prepared.encoders, f"{path}.params")
-        rows, tag, is_complete = await connection.run(prepared, arguments, limit=limits.rows)
+        yield
     except STALE:
         raise
     except asyncpg.PostgresError as error:
@@ -107,6 +106,17 @@ async def run(
     except (asyncpg.InterfaceError, OSError):
         connection.check_flood()
         raise
+
+
+async def run(
+    connection: Connection, statement: sql_pb2.Statement, path: str, index: int, limits: Limits
+) -> sql_pb2.Result:
+    """Run a statement; what it returns must fit into the limits."""
+    values = parse_params(statement.params, f"{path}.params")
+    with failures(connection, statement, path, index):
+        prepared = await connection.prepared(statement.sql)
+        arguments = encode_params(values, prepared.encoders, f"{path}.params")
+        rows, tag, is_complete = await connection.run(prepared, arguments, limit=limits.rows)
     if not is_complete:
         raise ResourceExhausted(f"More than {limits.rows} rows: read them with Query.", field=path)
     count = tag.rpartition(" ")[2]
@@ -126,19 +136,11 @@ async def fetch(
 ) -> tuple[Prepared, list[Any]] | None:
     """Read a result at one stroke, in no transaction but its own; None when there is more of it than was expected."""
     values = parse_params(statement.params, "statement.params")
-    try:
+    with failures(connection, statement):
         prepared = await connection.prepared(statement.sql)
         arguments = encode_params(values, prepared.encoders, "statement.params")
         limit = int(limits.bytes / prepared.width) + 1 if prepared.width else FIRST_PAGE
         rows, _, is_complete = await connection.run(prepared, arguments, limit=min(limit, limits.rows))
-    except STALE:
-        raise
-    except asyncpg.PostgresError as error:
-        connection.check_flood()
-        raise failure(error, statement.sql, "statement", 0) from error
-    except (asyncpg.InterfaceError, OSError):
-        connection.check_flood()
-        raise
     return (prepared, rows) if is_complete else None
 
 
@@ -147,7 +149,7 @@ async def read(
 ) -> AsyncIterator[tuple[Prepared, list[Any]]]:
     """Run a statement in an open transaction and return its rows as they come, at least once."""
     values = parse_params(statement.params, "statement.params")
-    try:
+    with failures(connection, statement):
         prepared = await connection.prepared(statement.sql)
         arguments = encode_params(values, prepared.encoders, "statement.params")
         limit = int(PAGE / prepared.width) + 1 if prepared.width else FIRST_PAGE
@@ -157,14 +159,6 @@ async def read(
             limit = min(int(PAGE / max(prepared.width, 1)) + 1, len(rows) * 4, MOST_ROWS)
             rows, is_complete = await connection.more(prepared, limit=limit)
             yield prepared, rows
-    except STALE:
-        raise
-    except asyncpg.PostgresError as error:
-        connection.check_flood()
-        raise failure(error, statement.sql, "statement", 0) from error
-    except (asyncpg.InterfaceError, OSError):
-        connection.check_flood()
-        raise
 
 
 def message(prepared: Prepared, page: bytes, *, has_columns: bool) -> sql_pb2.Rows:
