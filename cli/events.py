@@ -23,6 +23,8 @@ from isa_common import IsaError
 from kernel.avro import Codec, Registry
 from kernel.caller import Caller
 from kernel.events import Record, stamp, to_record
+from kernel.kafka import client_settings
+from kernel.settings import KafkaLogin
 
 PARTITIONER = "fnv1a_random"
 """Puts a key on the partition where daprd's producer puts it."""
@@ -78,6 +80,7 @@ def consumer_of(brokers: str) -> Consumer:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "log_level": 0,
+            **client_settings(KafkaLogin()),
         }
     )
 
@@ -182,6 +185,7 @@ def producer_of(brokers: str) -> Producer:
             "enable.idempotence": True,
             "message.max.bytes": 5 << 20,
             "log_level": 0,
+            **client_settings(KafkaLogin()),
         }
     )
 

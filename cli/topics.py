@@ -29,6 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from isa.events import EVENTS
+from kernel.kafka import client_settings
+from kernel.settings import KafkaLogin
 from runtime.environment import engine_environment
 from runtime.layout import layout_from_environment
 
@@ -117,7 +119,8 @@ def addresses() -> tuple[str, str]:
 
 def admin_client(brokers: str) -> AdminClient:
     """Return a client, without librdkafka's own chatter."""
-    return AdminClient({"bootstrap.servers": brokers, "log_level": 0, "socket.timeout.ms": 10_000})
+    settings: dict[str, Any] = {"bootstrap.servers": brokers, "log_level": 0, "socket.timeout.ms": 10_000}
+    return AdminClient({**settings, **client_settings(KafkaLogin())})
 
 
 class Cluster:

@@ -24,7 +24,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from docs.generated import write_or_check
-from kernel.settings import ProcessSettings
+from kernel.settings import KafkaLogin, ProcessSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/reference/configuration.md"
@@ -60,6 +60,8 @@ def packages() -> list[str]:
 def classes() -> Iterator[tuple[str, str, type[BaseSettings], str]]:
     """Yield every Settings class with its heading, what it is for, and the prefix of its variables."""
     yield "Every process", "What the runtime, compose or a chart tells each room's process.", ProcessSettings, ""
+    about = "For whoever speaks to it beside Dapr: `isa topics`, `isa events`, the lag of consumers."
+    yield "Kafka", about, KafkaLogin, "KAFKA_"
     for package in packages():
         room = package.rpartition(".")[2]
         settings = importlib.import_module(f"{package}.app").Settings

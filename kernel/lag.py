@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from isa_common import IsaError
 from kernel import telemetry
+from kernel.kafka import room_settings
+from kernel.settings import KafkaLogin
 
 EVERY = 15.0
 TIMEOUT = 5.0
@@ -24,15 +27,28 @@ def _measure(consumer: Consumer, group: str, topics: Sequence[str]) -> None:
         telemetry.LAG.labels(group, partition.topic, str(partition.partition)).set(max(0, high - done))
 
 
-async def watch(brokers: str, group: str, topics: Sequence[str]) -> None:
+async def watch(
+    brokers: str,
+    group: str,
+    topics: Sequence[str],
+    *,
+    login: KafkaLogin,
+    secret: Callable[[str], Awaitable[str]],
+) -> None:
     """Keep the lag gauge of a consumer group fresh, until cancelled."""
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
+    settings = {"bootstrap.servers": brokers, "group.id": group, "enable.auto.commit": False, "log_level": 0}
+    consumer: Consumer | None = None
     try:
         while True:
             try:
+                consumer = consumer or Consumer({**settings, **await room_settings(login, secret)})
                 await asyncio.to_thread(_measure, consumer, group, topics)
-            except KafkaException as error:
+            except (KafkaException, IsaError) as error:
                 telemetry.log.debug("lag.unmeasured", reason=str(error))
+                if consumer is not None:
+                    consumer.close()
+                    consumer = None  # the next one reads the password anew: it may have been rotated
             await asyncio.sleep(EVERY)
     finally:
-        consumer.close()
+        if consumer is not None:
+            consumer.close()

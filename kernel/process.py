@@ -44,7 +44,7 @@ from kernel.parts import Parts, new_id, utc_now
 from kernel.rpc import callbacks as rpc_callbacks
 from kernel.rpc.server import Adapter, RpcServer
 from kernel.rpc.usage import Usage
-from kernel.settings import ProcessSettings
+from kernel.settings import KafkaLogin, ProcessSettings
 from kernel.shares import Limits, Shares
 
 T = TypeVar("T")
@@ -94,6 +94,7 @@ class Process:
         self._registry = Registry(settings.registry_url)
         self._codec = Codec(self._registry)
         self._pubsub = PubSub(self._sidecar)
+        self._kafka_login = KafkaLogin()
         self._revocations = Revocations()
         self._spool = AuditSpool(settings.spool_dir, service=settings.app_id, publish=self._publish_audit)
         telemetry.SPOOL.set_function(lambda: self._spool.held_bytes)
@@ -292,7 +293,8 @@ class Process:
         app_id, brokers = self.settings.app_id, self.settings.kafka_brokers
         for component, group in ((EVENTS, app_id), (AUDIT, f"{app_id}-audit")):  # as the components say
             if topics := sorted(topic for topic in self._delivery.handlers if component_of(topic) == component):
-                self._tasks.append(asyncio.create_task(lag.watch(brokers, group, topics)))
+                watch = lag.watch(brokers, group, topics, login=self._kafka_login, secret=self.parts.secrets.get)
+                self._tasks.append(asyncio.create_task(watch))
         await self._control.read_to_end()
         self.health.is_ready = True
         if self._rpc:

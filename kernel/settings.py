@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -84,3 +84,20 @@ class RoomSettings(BaseSettings):
     """Base of a room's own settings; the prefix of their environment names is the room's name."""
 
     model_config = SettingsConfigDict(extra="ignore")
+
+
+class KafkaLogin(BaseSettings):
+    """What Kafka asks of who connects; names in the environment begin with KAFKA_."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_prefix="KAFKA_")
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Whether it is spoken to over TLS, and with a login."""
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
+    """How the login is proven; OAUTHBEARER is IAM's of Amazon MSK, by the role and region of the process."""
+    sasl_username: str = ""
+    """Who logs in."""
+    password: str = Field(default="", repr=False)
+    """The password, for commands; rooms read the secret `kafka-password` when it is empty."""
+    ca: str = ""
+    """Kafka's own certificate authority, as PEM; empty: those that the machine trusts."""

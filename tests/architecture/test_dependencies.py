@@ -16,7 +16,7 @@ OWNERS = {
     "alembic": ["cli/migrate.py", "services/*/migrations/"],
     "argon2": ["services/users/domain/"],
     "asyncpg": ["services/adapters/postgres/"],
-    "botocore": ["services/adapters/minio/", "cli/recovery/objects.py"],
+    "botocore": ["services/adapters/minio/", "cli/recovery/objects.py", "kernel/kafka.py"],
     "confluent_kafka": ["cli/", "kernel/lag.py"],
     "dapr": ["kernel/dapr/", "kernel/rpc/"],
     "fastapi": ["kernel/", "services/*/handlers"],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import asyncpg
 from pydantic import AliasChoices, Field
@@ -32,6 +34,10 @@ class Settings(RoomSettings):
     """Where PostgreSQL answers."""
     port: int = Field(15432, validation_alias=AliasChoices("POSTGRES_PORT", "ISA_CLOUD_POSTGRES_PORT"))
     """Its port."""
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    """Whether it is spoken to over TLS and who it must prove to be, in libpq's words; clouds: `require` or more."""
+    sslrootcert: Path | None = None
+    """File with the certificate authority that `verify-ca` and `verify-full` go by; none: those of the machine."""
     servers: dict[str, str] = Field(default_factory=dict)
     """Further servers by name, such as {"second": "10.0.0.2:5432"}, with the login isa_tenants of the same password."""
     place_on: str = MAIN
@@ -70,6 +76,15 @@ class Settings(RoomSettings):
     """Calls that may wait for a connection of one login."""
 
 
+def tls_of(settings: Settings) -> ssl.SSLContext | str:
+    """What asyncpg is told of TLS; it looks for certificate authorities in the home of its user, and we have none."""
+    if not settings.sslmode.startswith("verify"):
+        return settings.sslmode
+    context = ssl.create_default_context(cafile=settings.sslrootcert)
+    context.check_hostname = settings.sslmode == "verify-full"
+    return context
+
+
 def create_app(settings: Settings, parts: Parts) -> Adapter:
     """Put the adapter together; secrets are read when the first connection is made."""
     known: dict[str, str] = {}
@@ -80,11 +95,13 @@ def create_app(settings: Settings, parts: Parts) -> Adapter:
             known[name] = await parts.secrets.get(name)
         return known[name]
 
+    encryption = {"ssl": tls_of(settings), "timeout": settings.connect_timeout}
+
     def address(server: str) -> dict[str, Any]:
         if server == MAIN:
-            return {"host": settings.host, "port": settings.port, "timeout": settings.connect_timeout}
+            return {"host": settings.host, "port": settings.port, **encryption}
         host, _, port = settings.servers[server].rpartition(":")
-        return {"host": host, "port": int(port), "timeout": settings.connect_timeout}
+        return {"host": host, "port": int(port), **encryption}
 
     async def connect(place: Place) -> Connection:
         password = tenants.password(place) or await secret(f"postgres-{place.role.replace('_', '-')}")

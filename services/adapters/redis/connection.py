@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -163,6 +164,7 @@ class Redis:
         name: str,
         password: Callable[[], Awaitable[str]],
         timeout: timedelta,
+        tls: ssl.SSLContext | None = None,
         scripts: tuple[Script, ...] = (),
         on_push: OnPush | None = None,
         on_lost: Callable[[], None] = lambda: None,
@@ -172,6 +174,7 @@ class Redis:
         self._name = name
         self._password = password
         self._timeout = timeout.total_seconds()
+        self._tls = tls
         self._scripts = scripts
         self._on_push = on_push
         self._on_lost = on_lost
@@ -242,7 +245,7 @@ class Redis:
         async with asyncio.timeout(min(self._timeout, 1.0)):
             password = await self._password()
             _, link = await asyncio.get_running_loop().create_connection(
-                lambda: Link(self._on_push), self._host, self._port
+                lambda: Link(self._on_push), self._host, self._port, ssl=self._tls
             )
             try:
                 steps = [link.send("AUTH", password)] if password else []
