@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork
 from pydantic_settings import SettingsConfigDict
 
 from kernel import Parts, RoomSettings, Seconds
@@ -48,8 +48,8 @@ class Settings(RoomSettings):
     """Failures from one network address within the window, before it has to wait."""
     attempts_window: Seconds = timedelta(minutes=15)
     """How long a failure counts."""
-    trusted_proxies: frozenset[str] = frozenset()
-    """Addresses whose X-Forwarded-For is believed, as a JSON array; else all behind a proxy are one address."""
+    trusted_proxies: frozenset[IPvAnyNetwork] = frozenset()
+    """Addresses and networks whose X-Forwarded-For is believed, as a JSON array; else all behind a proxy are one."""
     argon2_memory_kib: int = 19_456
     """Memory of one password hash; with two passes and one lane this is OWASP's first choice."""
     argon2_passes: int = 2

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TypeVar
 
 from fastapi import Request
@@ -37,6 +38,7 @@ from services.users.repository.people import Login, People
 from services.users.repository.preferences import Preferences
 
 T = TypeVar("T")
+Network = IPv4Network | IPv6Network
 REFUSED = (Unauthenticated, PermissionDenied, NotFound, AlreadyExists, InvalidArgument)
 """What an attempt that was wrong ends with."""
 SKEW = timedelta(minutes=1)
@@ -46,6 +48,15 @@ PAGE = 500
 """Sessions that are revoked in one transaction."""
 RACES = 12
 """How often a change is tried again after it lost a race."""
+
+
+def is_within(networks: frozenset[Network], peer: str) -> bool:
+    """Tell whether a peer is in one of the networks; what is no address is in none."""
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +97,7 @@ class Desk:
     note_attempt: Callable[[str, str], None]
     """Counts attempts to prove who one is, by kind and outcome."""
     master: Callable[[], Awaitable[bytes]]
-    trusted_proxies: frozenset[str]
+    trusted_proxies: frozenset[Network]
     session_life: timedelta
     hashes_at_once: int
     hashes_waiting: int
@@ -163,7 +174,7 @@ class Desk:
         """Return the address of who calls: the peer, or what a trusted proxy says in X-Forwarded-For."""
         peer = request.client.host if request.client else "unknown"
         hops = [hop.strip() for hop in request.headers.get("x-forwarded-for", "").split(",") if hop.strip()]
-        while peer in self.trusted_proxies and hops:
+        while hops and is_within(self.trusted_proxies, peer):
             peer = hops.pop()
         return peer
 

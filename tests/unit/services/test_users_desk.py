@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -77,7 +78,7 @@ def desk(**changes: Any) -> Desk:
         "limits": Limits(account=LIMIT, address=Limit(attempts=100, window=LIMIT.window)),
         "note_attempt": lambda kind, outcome: None,
         "master": master,
-        "trusted_proxies": frozenset({"10.0.0.1", "10.0.0.2"}),
+        "trusted_proxies": frozenset({ip_network("10.0.0.1"), ip_network("10.0.0.2"), ip_network("172.16.0.0/12")}),
         "session_life": timedelta(days=30),
         "hashes_at_once": 2,
         "hashes_waiting": 50,
@@ -180,6 +181,9 @@ async def test_too_many_who_wait_are_sent_away() -> None:
         ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("10.0.0.1", "203.0.113.9, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
         ("10.0.0.1", "", "10.0.0.1"),
+        ("172.20.3.4", "198.51.100.1", "198.51.100.1"),
+        ("2001:db8::7", "198.51.100.1", "2001:db8::7"),
+        ("unknown", "198.51.100.1", "unknown"),
     ],
 )
 def test_only_a_trusted_proxy_says_who_calls(peer: str, forwarded: str, address: str) -> None:
