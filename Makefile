@@ -14,7 +14,7 @@ ARGS ?=
 export UV_DEFAULT_INDEX ?= $(or $(PIP_INDEX_URL),https://pypi.org/simple)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: help setup setup-tests run start stop status demo test unit lint format generate bench chaos compose-test
+.PHONY: help setup setup-tests run start stop status demo test check unit lint format generate bench chaos compose-test
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ $(VENV)/synced: $(BIN)/uv uv.lock pyproject.toml client/pyproject.toml
 setup: $(VENV)/synced ## Set up: virtual environment from uv.lock, engines into the cache (the first time: minutes)
 	@$(ISA) setup
 
-setup-tests: $(VENV)/synced ## The same, and what only tests run: promtool, Consul
+setup-tests: $(VENV)/synced ## The same, and what only tests run: Helm, promtool, Terraform's providers, Consul, ...
 	@$(ISA) setup --tests
 
 run: $(VENV)/synced ## Set up, start everything, tell the story, stay up with a table of the parts (Ctrl-C stops all)
@@ -56,6 +56,10 @@ demo: $(VENV)/synced ## Tell the story against the started set
 
 test: setup-tests ## Every test; starts what it needs on ports and data of its own
 	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup-tests ## What every commit passes, without a running set: lint, unit tests, charts, rules, Terraform
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest tests/unit tests/architecture tests/deploy $(ARGS)
 
 unit: $(VENV)/synced ## The tests that need no engine: a minute
 	@$(BIN)/python -m pytest tests/unit tests/architecture $(ARGS)

@@ -153,6 +153,6 @@ async def test_a_query_that_would_fill_the_disk_is_refused(sql: Sql) -> None:
     sorted_rows = "SELECT repeat('x', 99) AS x FROM generate_series(1, 60000) ORDER BY random()"
 
     with pytest.raises(ResourceExhausted):
-        await sql.query(f"SELECT max(x) FROM ({sorted_rows}) AS y")
+        await sql.query(f"SELECT max(x) FROM ({sorted_rows}) AS y", timeout=2 * PATIENCE * SECOND)
 
     assert (await sql.query("SELECT 1"))[0][0] == 1
