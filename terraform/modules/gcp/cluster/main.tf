@@ -14,6 +14,7 @@ resource "google_project_iam_member" "nodes" {
 }
 
 resource "google_container_cluster" "this" {
+  #checkov:skip=CKV_GCP_21:Labels are the provider's default_labels, in live/gcp
   #checkov:skip=CKV_GCP_65:Groups of Google Workspace for Kubernetes' RBAC need a Workspace domain, which not everybody has
   #checkov:skip=CKV_GCP_69:The pools below are the nodes, each with GKE's metadata server; the default pool is removed
   #checkov:skip=CKV_GCP_12:Dataplane V2 enforces network policies itself and refuses the older add-on

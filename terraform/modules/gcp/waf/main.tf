@@ -9,6 +9,7 @@ locals {
 
 # Attached by the name: GCPBackendPolicy of the gateway's Service, or BackendConfig of an Ingress in front of it.
 resource "google_compute_security_policy" "this" {
+  #checkov:skip=CKV_GCP_73:The first rule is against it, in the newer form of the expression that the scanner does not know
   name        = var.name
   description = "Edge of ${var.name}"
   type        = "CLOUD_ARMOR"
