@@ -183,3 +183,13 @@ run "operators_on_spot_are_refused" {
 
   expect_failures = [var.node_groups]
 }
+
+run "one_zone_is_refused" {
+  command = plan
+
+  variables {
+    private_subnet_ids = ["subnet-a"]
+  }
+
+  expect_failures = [var.private_subnet_ids]
+}

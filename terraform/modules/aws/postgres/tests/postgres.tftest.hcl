@@ -139,3 +139,13 @@ run "a_tiny_instance_is_refused" {
 
   expect_failures = [var.instance_class]
 }
+
+run "a_disk_that_rds_does_not_make_is_refused" {
+  command = plan
+
+  variables {
+    storage_gib = 5
+  }
+
+  expect_failures = [var.storage_gib]
+}

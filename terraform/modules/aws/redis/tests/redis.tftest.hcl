@@ -101,3 +101,13 @@ run "more_nodes_than_zones_are_refused" {
 
   expect_failures = [var.nodes]
 }
+
+run "a_type_of_another_service_is_refused" {
+  command = plan
+
+  variables {
+    node_type = "db.t4g.medium"
+  }
+
+  expect_failures = [var.node_type]
+}
