@@ -561,11 +561,27 @@ def test_every_service_has_its_files_in_every_environment(environment: str) -> N
         )
 
 
+def test_a_number_that_two_charts_have_is_the_same() -> None:
+    data = yaml.safe_load((CHARTS / "data" / "values.yaml").read_text())
+    ranges = yaml.safe_load((CHARTS / "service" / "values.yaml").read_text())["privateRanges"]
+    env = yaml.safe_load((CHARTS / "values" / "users.yaml").read_text())["env"]
+
+    assert json.loads(env["USERS_TRUSTED_PROXIES"]) == ranges, "Pods of the gateway have private addresses."
+    for environment in ENVIRONMENTS:
+        given = {each["name"]: each.get("value") for each in room("nats-grpc", environment=environment)["env"]}
+        servers = data["nats"]["replicas"][environment]
+        assert int(given.get("NATS_REPLICAS", "1")) == servers, (
+            f"charts/envs/{environment}/nats-grpc.yaml: NATS_REPLICAS."
+        )
+
+
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_manifests_for_every_gateway_are_what_a_strict_api_server_takes(gateway: str) -> None:
     edge = Release(chart="edge", name="edge", environment="prod", cloud="aws", gateway=gateway)
 
-    found = conform("\n---\n".join(render(each) for each in (*(release(app, gateway=gateway) for app in APPS), edge)))
+    some = [release(app, gateway=gateway) for app in ("users", "redis-grpc")]  # of HTTP, and of gRPC
+
+    found = conform("\n---\n".join(render(each) for each in (*some, edge)))
 
     wrong = [f"{each['kind']} {each['name']}: {each['msg']}" for each in found if each["status"] != "statusValid"]
     assert not wrong, "\n".join(wrong)

@@ -58,7 +58,7 @@ annotations: {{- include "isa.wave" . | nindent 2 }}
 {{- join "," $addresses }}
 {{- end }}
 
-{{/* Words of Kafka's own clients for global.kafka. */}}
+{{/* How a consumer measures its lag; events themselves go through Dapr. Words of Kafka's own clients for global.kafka. */}}
 {{- define "service.kafka" -}}
 {{- $kafka := .Values.global.kafka }}
 {{- $sasl := ne $kafka.auth "none" }}
@@ -89,7 +89,9 @@ OTEL_EXPORTER_OTLP_ENDPOINT: http://{{ . }}
 ISA_SPOOL_DIR: /var/lib/isa/spool
 ISA_DRAIN_SECONDS: {{ .Values.shutdown.drain | quote }}
 REGISTRY_URL: {{ $global.engines.registryUrl }}
+{{- if .Values.service.consumes }}
 {{ include "service.kafka" . }}
+{{- end }}
 {{- range .Values.engines }}
 {{- if and (eq . "postgres") (eq $.Values.service.protocol "grpc") }}
 POSTGRES_HOST: {{ $global.platform.postgresHost }}
