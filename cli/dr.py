@@ -77,7 +77,7 @@ def show(report: Report) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("store", "backup"):
         table.add_column(heading)
-    for heading in ("items", "after backup", "restored", "lost", "RPO", "RTO"):
+    for heading in ("items", "since", "restored", "lost", "RPO", "RTO"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for row in report.rows:
@@ -90,9 +90,10 @@ def show(report: Report) -> None:
             str(row.lost),
             span(row.rpo),
             span(row.rto),
-            "[green]within target[/]" if row.is_good else "[bold red]failed[/]",
+            "[green]held[/]" if row.is_good else "[bold red]failed[/]",
         )
     console.print(table)
+    console.print("since: written after the backup, which may be lost; RPO: how old the oldest of what is lost was.")
     for row in report.rows:
         for fault in row.faults[:5]:
             console.print(f"[red]{row.store}[/]: {fault}", soft_wrap=True)
@@ -100,7 +101,7 @@ def show(report: Report) -> None:
         console.print(f"[red]not true: {what}: {fault}[/]" if fault else f"[green]true[/]: {what}", soft_wrap=True)
     console.print(f"{report.republished} events were published again from the rooms' outboxes.")
     console.print(
-        f"RPO: targets {span(RPO)}, worst {span(max((row.rpo for row in report.rows), default=timedelta()))}. "
+        f"RPO: target {span(RPO)}, worst {span(max((row.rpo for row in report.rows), default=timedelta()))}. "
         f"RTO: target {span(RTO)}, all of it {span(report.rto)}."
     )
 

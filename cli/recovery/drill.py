@@ -21,10 +21,10 @@ from typing import Any
 
 import httpx
 
-from cli.recovery import kafka, postgres
+from cli.recovery import kafka, postgres, vectors
 from cli.recovery.content import Found, Tenant
-from cli.recovery.folder import RecoveryError
-from cli.recovery.whole import CONTENT, Restore, Say, back_up, compare, quiet
+from cli.recovery.place import place_of
+from cli.recovery.whole import CONTENT, Restore, Say, back_up, back_up_remote, compare, quiet
 from cli.topics import Cluster
 from runtime import ports
 from runtime.environment import own_engine_environment
@@ -43,13 +43,13 @@ FOLDERS = {"redis": "redis", "logs": "loki", "vectors": "qdrant", "kafka": "kafk
 """Folder of the data of each store that has one to itself."""
 BACKED_UP = {
     "configuration": "encrypted copy",
-    "postgres": "base backup and log, to a moment",
+    "postgres": "base backup and log",
     "redis": "every key",
     "logs": "copy of its folder",
     "vectors": "every point",
-    "kafka": "every record, groups' offsets",
-    "nats": "snapshot of each stream",
-    "objects": "every object, metadata",
+    "kafka": "records and offsets",
+    "nats": "stream snapshots",
+    "objects": "objects and metadata",
 }
 
 
@@ -94,10 +94,18 @@ class Report:
         return all(row.is_good for row in self.rows) and not any(self.checks.values()) and self.rto <= RTO
 
 
+def untouched(_: Path) -> None:
+    """Leave the backups as they are."""
+
+
+Spoil = Callable[[Path], None]
+"""What happens to the backups before they are needed: a test breaks them."""
+
+
 class Drill:
     """One drill on a set of its own."""
 
-    def __init__(self, layout: Layout, root: Path, stores: Collection[str], say: Say) -> None:
+    def __init__(self, layout: Layout, root: Path, stores: Collection[str], say: Say, spoil: Spoil) -> None:
         self.layout = layout
         self.root = root
         self.stores = list(stores)
@@ -106,8 +114,7 @@ class Drill:
         self.passphrase = secrets.token_urlsafe(32)
         self.tenants = [Tenant(name, layout.port) for name in TENANTS]
         self.moments: dict[str, datetime] = {}
-        self.spoil: Callable[[Path], None] = lambda _: None
-        """What happens to the backups before they are needed; a test breaks them here."""
+        self.spoil = spoil
 
     async def run(self, runtime: Runtime) -> Report:
         """Play it through; the set of the drill runs, freshly made, and runs again at the end."""
@@ -128,8 +135,8 @@ class Drill:
         restore = Restore(self.layout, self.root, self.stores, self.say)
         runtime = await restore.files(until=until, passphrase=self.passphrase)
         await restore.engines(runtime)
-        await self.check_engines(runtime, tables)
-        self.report.republished = restore.republish(runtime)
+        await self.check_engines(tables, runtime)
+        self.report.republished = await restore.republish(runtime)
         self.say("rooms", "starting")
         await runtime.start([], quiet())
         if "configuration" in self.stores:
@@ -216,8 +223,9 @@ class Drill:
 
     async def accident(self, runtime: Runtime) -> None:
         """What nobody wants back: all tasks deleted, at a moment after the one that is restored."""
-        with postgres.connected(runtime, "tasks") as connection:
-            connection.execute("TRUNCATE tasks CASCADE")
+        if "postgres" in self.stores:
+            with postgres.connected(runtime, "tasks") as connection:
+                connection.execute("TRUNCATE tasks CASCADE")
 
     async def destroy(self, runtime: Runtime) -> None:
         """Kill every process at once, and delete what the stores of this drill have."""
@@ -242,16 +250,21 @@ class Drill:
         if len(self.stores) == len(BACKED_UP):  # Dapr's jobs and what no store has: made anew
             shutil.rmtree(self.layout.data)
 
-    async def check_engines(self, runtime: Runtime, tables: Mapping[str, tuple[int, str]]) -> None:
+    async def check_engines(self, tables: Mapping[str, tuple[int, str]], runtime: Runtime) -> None:
         """Hold the engines against the backups and the moment before the accident, while no room changes them."""
         if "postgres" in self.stores:
             faults = postgres.differences(tables, postgres.digests(runtime))
             rows = sum(count for count, _ in tables.values())
             self.check(f"{rows} rows of {len(tables)} tables as at the moment before", "; ".join(faults[:3]))
-        compared = [store for store in self.stores if store in CONTENT and store != "vectors"]
+        compared = [store for store in self.stores if store in CONTENT]
         with tempfile.TemporaryDirectory() as folder:
             again = Path(folder)
-            await back_up(runtime, again, compared, self.passphrase, lambda *_: None)
+            for store in compared:
+                if store == "vectors":  # no adapter has its folder open yet
+                    vectors.copy(self.layout.data / "qdrant", again / "copied")
+                    vectors.backup(again / "copied", again)
+                else:
+                    await back_up_remote(place_of(self.layout), again, store)
             for store, faults in compare(self.root, again, compared).items():
                 items = len(CONTENT[store](self.root))
                 self.check(f"{store}: {items} items as in the backup", "; ".join(faults[:3]))
@@ -338,7 +351,9 @@ def schemas_of(layout: Layout) -> dict[str, Any]:
     return found
 
 
-async def drill(layout: Layout, stores: Collection[str], say: Say, *, keep: bool = False) -> Report:
+async def drill(
+    layout: Layout, stores: Collection[str], say: Say, *, keep: bool = False, spoil: Spoil = untouched
+) -> Report:
     """Make a set, play the drill, and forget the set unless it shall be kept."""
     root = layout.home / "backup"
     runtime = await open_runtime(layout, quiet())
@@ -346,13 +361,10 @@ async def drill(layout: Layout, stores: Collection[str], say: Say, *, keep: bool
     try:
         await runtime.start([], quiet())
         shutil.rmtree(root, ignore_errors=True)
-        return await Drill(layout, root, stores, say).run(runtime)
+        return await Drill(layout, root, stores, say, spoil).run(runtime)
     finally:
         if not keep:
             say("set", "stopping")
             await (await open_runtime(layout, quiet())).stop(quiet())
             remove(layout)
             shutil.rmtree(layout.home)
-
-
-__all__ = ["Drill", "RecoveryError", "Report", "Row", "drill", "row_of"]

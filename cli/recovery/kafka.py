@@ -196,8 +196,7 @@ def restore(brokers: str, root: Path) -> Backup:
             if (topic, partition) in offsets
         ]
         if positions:
-            request = ConsumerGroupTopicPartitions(group, positions)
-            cluster.admin.alter_consumer_group_offsets([request])[group].result(TIMEOUT)
+            commit(cluster, group, positions)
     return backup
 
 
@@ -211,6 +210,20 @@ def ranges_of(cluster: Cluster, names: list[str]) -> dict[tuple[str, int], tuple
             if error.args[0].code() not in NO_LEADER or time.monotonic() > patience:
                 raise
             time.sleep(PAUSE)
+
+
+def commit(cluster: Cluster, group: str, positions: list[TopicPartition]) -> None:
+    """Put a group where it was, and see that it is there: a coordinator that is only starting takes a part of it."""
+    wanted = {(each.topic, each.partition): each.offset for each in positions}
+    patience = time.monotonic() + TIMEOUT
+    while True:
+        request = ConsumerGroupTopicPartitions(group, positions)
+        cluster.admin.alter_consumer_group_offsets([request])[group].result(TIMEOUT)
+        if cluster.committed(group) == wanted:
+            return
+        if time.monotonic() > patience:
+            raise RecoveryError(f"Kafka does not keep how far {group} has come.")
+        time.sleep(PAUSE)
 
 
 def make_topics(cluster: Cluster, backup: Backup) -> None:

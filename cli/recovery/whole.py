@@ -164,10 +164,11 @@ class Restore:
                     await runtime.start([part], quiet(), alone=True)
                     self.backups[store] = await restore_remote(place, self.root, store)
 
-    def republish(self, runtime: Runtime) -> int:
+    async def republish(self, runtime: Runtime) -> int:
         """Have the rooms publish again what Kafka may have lost; return how many events."""
         if "kafka" not in self.stores:
             return 0
+        await runtime.start(["postgres"], quiet(), alone=True)
         return postgres.republish(runtime, self.backups["kafka"].began - OVERLAP)
 
     @asynccontextmanager
