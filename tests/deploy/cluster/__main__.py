@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import time
 
-from tests.deploy.cluster import node
+from tests.deploy.cluster import addons, admission, gitops, images, node
 from tests.deploy.cluster.machine import ClusterError, say
 
 
 def main() -> None:
-    stages = {"up": node.up, "down": node.down}
+    stages = {
+        "up": node.up,
+        "images": images.make_and_import,
+        "addons": addons.install,
+        "definitions": admission.install_definitions,
+        "dry-run": admission.check_everything,
+        "argocd": gitops.install,
+        "begin": gitops.begin,
+        "down": node.down,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="+", choices=stages, metavar="STAGE", help=", ".join(stages))
     for name in parser.parse_args().stages:

@@ -25,6 +25,7 @@ REGISTRY = "ghcr.io/isa-cloud"
 RELEASE, NEXT_RELEASE = "0.1.0", "0.1.1"
 DAPR = "1.18.2"
 ARGOCD = "v3.2.11"
+CTR = ("/usr/bin/ctr", "--address", str(SOCKET), "--namespace", "k8s.io")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def platform_images() -> list[Image]:
     return [
         Image("pause", names=("isa.local/pause:1",)),
         *(Image("program", {name: path}, names=(f"ghcr.io/dapr/{name}:{DAPR}",)) for name, path in dapr.items()),
+        Image("redis", names=("public.ecr.aws/docker/library/redis:8.2.2-alpine",)),
         Image("argocd", argocd, {"BASE": BASE}, names=(f"quay.io/argoproj/argocd:{ARGOCD}",)),
         of_programs("coredns", "coredns", names=("registry.k8s.io/coredns/coredns:v1.12.4",)),
         of_programs(
@@ -82,13 +84,10 @@ def platform_images() -> list[Image]:
 
 
 def aliases() -> dict[str, str]:
-    """Another name for an image that compose-test makes."""
-    document = compose_document()
-    found = compose_images(document)
+    """Our rooms' images, which compose-test makes, by the name that the charts give them."""
+    found = compose_images(compose_document())
     named = {room.rpartition(".")[2]: image for image, room in found.items() if room}
-    ours = {f"{REGISTRY}/{image.split('/')[1].split(':')[0]}:{RELEASE}": image for image in named.values()}
-    redis = next(image for image in found if image.startswith("redis:"))
-    return {**ours, "public.ecr.aws/docker/library/redis:8.2.2-alpine": redis}
+    return {f"{REGISTRY}/{image.split('/')[1].split(':')[0]}:{RELEASE}": image for image in named.values()}
 
 
 def make_and_import() -> None:
@@ -124,15 +123,23 @@ def hand_over(docker: Docker, names: list[str]) -> None:
     path = state() / "containerd" / "isa-imported.json"
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     ids = {name: docker.run("inspect", "--format", "{{.Id}}", name).strip() for name in names}
-    missing = [name for name in names if known.get(name) != ids[name]]
+    there = set(execute([*CTR, "images", "ls", "-q"]).split())
+    missing = [name for name in names if known.get(name) != ids[name] or canonical(name) not in there]
     if not missing:
         return
     began = time.monotonic()
-    client = ["/usr/bin/ctr", "--address", str(SOCKET), "--namespace", "k8s.io", "images", "import", "-"]
     with subprocess.Popen([docker.client, "save", *missing], env=docker.env, stdout=subprocess.PIPE) as saved:
-        done = subprocess.run(client, stdin=saved.stdout, capture_output=True, check=False)
+        done = subprocess.run([*CTR, "images", "import", "-"], stdin=saved.stdout, capture_output=True, check=False)
     if done.returncode != 0:
         raise ClusterError(f"containerd did not take the images:\n{done.stderr.decode()[-2000:]}")
     path.write_text(json.dumps(known | ids, indent=1))
     size = execute(["du", "-sm", state() / "containerd"]).split()[0]
     say(f"{len(missing)} images are in containerd ({size} MB): {time.monotonic() - began:.0f} s.")
+
+
+def canonical(name: str) -> str:
+    """An image's whole name: `redis:8` is docker.io/library/redis:8."""
+    first, slash, _ = name.partition("/")
+    if not slash:
+        return f"docker.io/library/{name}"
+    return name if "." in first or ":" in first else f"docker.io/{name}"

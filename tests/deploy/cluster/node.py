@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import ssl
 import time
@@ -39,7 +38,7 @@ NODE = "isa-node"
 SERVER = f"https://{NODE_ADDRESS}:6443"
 ETCD = "http://127.0.0.1:12379"
 MAX_PODS = 250
-RESOLVED_BY_US = ("github.com", "dapr.github.io")
+RESOLVED_BY_US = ("github.com", "dapr.github.io", "kubernetes-sigs.github.io")
 """Names that pods and ArgoCD ask for and this machine answers, where there is no internet."""
 
 
@@ -274,7 +273,7 @@ def start_node() -> None:
         "healthzBindAddress": "127.0.0.1",
         "registerWithTaints": [],
         "imageGCHighThresholdPercent": 100,
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "evictionHard": {"memory.available": "100Mi"},  # a disk that others fill must not cost the images
         "serializeImagePulls": False,
         "shutdownGracePeriod": "0s",
         "resolvConf": str(state() / "resolv.conf"),
@@ -336,7 +335,7 @@ def is_ready(client: Kubectl) -> bool:
 
 
 def ctr(*arguments: str | Path, timeout: float = 900) -> str:
-    """containerd's own client, in the namespace of the kubelet."""
+    """Containerd's own client, in the namespace of the kubelet."""
     return execute(["/usr/bin/ctr", "--address", SOCKET, "--namespace", "k8s.io", *arguments], timeout=timeout)
 
 

@@ -1,7 +1,7 @@
 # Stand-in for quay.io/argoproj/argocd: the same program under its names, git, Helm and Kustomize; no web interface.
 ARG BASE
 FROM ${BASE}
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git gpg tini openssh-client && rm -rf /var/lib/apt/lists/* \
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git gpg gpg-agent tini openssh-client && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 999 argocd && useradd --uid 999 --gid argocd --create-home argocd \
     && mkdir -p /app/config/ssh /app/config/tls /app/config/gpg/source /app/config/gpg/keys \
     && touch /app/config/ssh/ssh_known_hosts && ln -s /app/config/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts \
