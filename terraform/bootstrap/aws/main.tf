@@ -15,22 +15,33 @@ data "aws_partition" "current" {}
 locals {
   account = data.aws_caller_identity.current.account_id
   bucket  = "isa-terraform-${local.account}-${var.region}"
+  trail   = "arn:${data.aws_partition.current.partition}:cloudtrail:${var.region}:${local.account}:trail/isa-account"
   issuer  = "token.actions.githubusercontent.com"
 }
 
 resource "aws_kms_key" "state" {
-  description             = "Terraform's state"
+  description             = "Terraform's state and the account's trail"
   enable_key_rotation     = true
   deletion_window_in_days = 30
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
-      Sid       = "TheAccountDecidesByIam"
-      Effect    = "Allow"
-      Principal = { AWS = "arn:${data.aws_partition.current.partition}:iam::${local.account}:root" }
-      Action    = "kms:*"
-      Resource  = "*" # in a key's policy this is the key itself
-    }]
+    Statement = [
+      {
+        Sid       = "TheAccountDecidesByIam"
+        Effect    = "Allow"
+        Principal = { AWS = "arn:${data.aws_partition.current.partition}:iam::${local.account}:root" }
+        Action    = "kms:*"
+        Resource  = "*" # in a key's policy this is the key itself
+      },
+      {
+        Sid       = "TheTrailIsEncrypted"
+        Effect    = "Allow"
+        Principal = { Service = "cloudtrail.amazonaws.com" }
+        Action    = ["kms:GenerateDataKey*", "kms:DescribeKey"]
+        Resource  = "*"
+        Condition = { StringEquals = { "aws:SourceArn" = local.trail } }
+      },
+    ]
   })
 }
 
@@ -39,85 +50,69 @@ resource "aws_kms_alias" "state" {
   target_key_id = aws_kms_key.state.key_id
 }
 
-resource "aws_s3_bucket" "state" {
-  bucket        = local.bucket
-  force_destroy = false # S3 refuses to delete it while a state is in it
+module "state" {
+  source = "../../modules/aws/bucket"
+
+  name         = local.bucket
+  key_arn      = aws_kms_key.state.arn
+  undo_days    = 90
+  is_protected = true # without the state nobody knows what belongs to whom
 }
 
-resource "aws_s3_bucket_ownership_controls" "state" {
-  bucket = aws_s3_bucket.state.id
+# Who did what in the account, and who read a state or a backup.
 
-  rule {
-    object_ownership = "BucketOwnerEnforced"
-  }
+module "trail" {
+  source = "../../modules/aws/bucket"
+
+  name         = "isa-trail-${local.account}-${var.region}"
+  key_arn      = aws_kms_key.state.arn
+  days         = 400
+  undo_days    = 90
+  is_protected = true
+
+  writers = [
+    { service = "cloudtrail.amazonaws.com", actions = ["s3:GetBucketAcl"], of_objects = false, only_for = { "aws:SourceArn" = local.trail } },
+    { service = "cloudtrail.amazonaws.com", actions = ["s3:PutObject"], of_objects = true, only_for = { "aws:SourceArn" = local.trail } },
+  ]
 }
 
-resource "aws_s3_bucket_public_access_block" "state" {
-  bucket                  = aws_s3_bucket.state.id
-  block_public_acls       = true
-  block_public_policy     = true
-  ignore_public_acls      = true
-  restrict_public_buckets = true
-}
+resource "aws_cloudtrail" "account" {
+  name                          = "isa-account"
+  s3_bucket_name                = module.trail.id
+  is_multi_region_trail         = true
+  include_global_service_events = true
+  enable_log_file_validation    = true
+  kms_key_id                    = aws_kms_key.state.arn
 
-resource "aws_s3_bucket_versioning" "state" {
-  bucket = aws_s3_bucket.state.id
+  advanced_event_selector {
+    name = "What was changed and asked"
 
-  versioning_configuration {
-    status = "Enabled"
-  }
-}
-
-resource "aws_s3_bucket_server_side_encryption_configuration" "state" {
-  bucket = aws_s3_bucket.state.id
-
-  rule {
-    bucket_key_enabled = true
-
-    apply_server_side_encryption_by_default {
-      sse_algorithm     = "aws:kms"
-      kms_master_key_id = aws_kms_key.state.arn
-    }
-  }
-}
-
-resource "aws_s3_bucket_lifecycle_configuration" "state" {
-  bucket = aws_s3_bucket.state.id
-
-  rule {
-    id     = "old-versions"
-    status = "Enabled"
-
-    filter {}
-
-    noncurrent_version_expiration {
-      noncurrent_days           = 90
-      newer_noncurrent_versions = 20
-    }
-
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 3
+    field_selector {
+      field  = "eventCategory"
+      equals = ["Management"]
     }
   }
 
-  depends_on = [aws_s3_bucket_versioning.state]
-}
+  advanced_event_selector {
+    name = "Objects of states and backups"
 
-resource "aws_s3_bucket_policy" "state" {
-  bucket = aws_s3_bucket.state.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "NoPlainText"
-      Effect    = "Deny"
-      Principal = "*"
-      Action    = "s3:*"
-      Resource  = [aws_s3_bucket.state.arn, "${aws_s3_bucket.state.arn}/*"]
-      Condition = { Bool = { "aws:SecureTransport" = "false" } }
-    }]
-  })
+    field_selector {
+      field  = "eventCategory"
+      equals = ["Data"]
+    }
 
-  depends_on = [aws_s3_bucket_public_access_block.state]
+    field_selector {
+      field  = "resources.type"
+      equals = ["AWS::S3::Object"]
+    }
+
+    field_selector {
+      field       = "resources.ARN"
+      starts_with = [for prefix in ["isa-terraform-", "isa-dev-backups-", "isa-staging-backups-", "isa-prod-backups-"] : "arn:${data.aws_partition.current.partition}:s3:::${prefix}"]
+    }
+  }
+
+  depends_on = [module.trail]
 }
 
 # The CI: no keys, but the forge's own token, and only of this repository. A pull request may look (plan); only a job in the
@@ -177,12 +172,12 @@ resource "aws_iam_role_policy" "plan" {
       {
         Effect      = "Deny"
         Action      = ["s3:GetObject", "s3:GetObjectVersion"]
-        NotResource = ["${aws_s3_bucket.state.arn}/*"]
+        NotResource = ["${module.state.arn}/*"]
       },
       {
         Effect   = "Allow"
         Action   = ["s3:PutObject", "s3:DeleteObject"]
-        Resource = ["${aws_s3_bucket.state.arn}/*.tflock"]
+        Resource = ["${module.state.arn}/*.tflock"]
       },
       {
         Effect   = "Allow"

@@ -1,7 +1,7 @@
 output "backend" {
   description = "The file backend.hcl of every live/aws/<env>."
   value       = <<-EOT
-    bucket     = "${aws_s3_bucket.state.id}"
+    bucket     = "${module.state.id}"
     region     = "${var.region}"
     kms_key_id = "${aws_kms_key.state.arn}"
   EOT

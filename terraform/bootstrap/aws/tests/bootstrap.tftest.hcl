@@ -7,32 +7,22 @@ variables {
   repository = "isa-cloud/isa-cloud"
 }
 
-run "the_state_is_encrypted_kept_and_private" {
+run "the_key_rotates_and_only_our_trail_uses_it_besides_iam" {
   assert {
-    condition     = one(aws_s3_bucket_server_side_encryption_configuration.state.rule).apply_server_side_encryption_by_default[0].kms_master_key_id == aws_kms_key.state.arn && aws_kms_key.state.enable_key_rotation
-    error_message = "The state must be encrypted with a key of its own, which rotates."
-  }
-
-  assert {
-    condition     = aws_s3_bucket_versioning.state.versioning_configuration[0].status == "Enabled" && aws_s3_bucket_lifecycle_configuration.state.rule[0].noncurrent_version_expiration[0].noncurrent_days == 90
-    error_message = "A state that was overwritten must be there for 90 days."
-  }
-
-  assert {
-    condition     = aws_s3_bucket_public_access_block.state.block_public_acls && aws_s3_bucket_public_access_block.state.block_public_policy && aws_s3_bucket_public_access_block.state.ignore_public_acls && aws_s3_bucket_public_access_block.state.restrict_public_buckets
-    error_message = "The bucket needs all four locks."
-  }
-
-  assert {
-    condition     = jsondecode(aws_s3_bucket_policy.state.policy).Statement[0].Effect == "Deny"
-    error_message = "Plain text must be refused."
+    condition     = aws_kms_key.state.enable_key_rotation && jsondecode(aws_kms_key.state.policy).Statement[1].Condition.StringEquals["aws:SourceArn"] == "arn:aws:cloudtrail:eu-central-1:111122223333:trail/isa-account"
+    error_message = "The state's key must rotate, and serve no other account's trail."
   }
 }
 
-run "the_state_is_not_deleted_with_its_bucket" {
+run "what_was_done_in_the_account_is_recorded_and_cannot_be_rewritten" {
   assert {
-    condition     = !aws_s3_bucket.state.force_destroy
-    error_message = "Without the state nobody knows what belongs to whom: S3 must refuse to delete a bucket that holds one."
+    condition     = aws_cloudtrail.account.is_multi_region_trail && aws_cloudtrail.account.enable_log_file_validation && aws_cloudtrail.account.kms_key_id == aws_kms_key.state.arn
+    error_message = "The trail must see every region, be encrypted, and show when it was tampered with."
+  }
+
+  assert {
+    condition     = length(aws_cloudtrail.account.advanced_event_selector) == 2
+    error_message = "Both management events and reads of states and backups must be recorded."
   }
 }
 
@@ -64,7 +54,7 @@ run "a_plan_reads_no_secret" {
 
 run "the_backend_file_names_bucket_region_and_key" {
   assert {
-    condition     = aws_s3_bucket.state.bucket == "isa-terraform-111122223333-eu-central-1" && strcontains(output.backend, "bucket     = ")
+    condition     = strcontains(output.backend, "bucket     = \"isa-terraform-111122223333-eu-central-1\"")
     error_message = "backend.hcl must name the bucket."
   }
 

@@ -29,6 +29,7 @@ module "environment" {
   source = "../../../modules/aws/environment"
 
   environment         = "prod"
+  zones               = var.zones
   domain              = var.domain
   administrators      = var.administrators
   public_access_cidrs = var.public_access_cidrs

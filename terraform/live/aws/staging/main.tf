@@ -17,6 +17,7 @@ module "environment" {
   source = "../../../modules/aws/environment"
 
   environment         = "staging"
+  zones               = var.zones
   domain              = var.domain
   administrators      = var.administrators
   public_access_cidrs = var.public_access_cidrs

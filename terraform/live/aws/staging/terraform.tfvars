@@ -1,5 +1,6 @@
 # Yours: the names below are examples.
 region              = "eu-central-1"
+zones               = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
 domain              = "staging.isa.example.com"
 administrators      = { platform = "arn:aws:iam::111122223333:role/platform-admin" }
 public_access_cidrs = ["198.51.100.0/24"]

@@ -5,6 +5,11 @@ variable "region" {
   type        = string
 }
 
+variable "zones" {
+  description = "Three zones of the region."
+  type        = list(string)
+}
+
 variable "domain" {
   description = "Domain that the environment answers under."
   type        = string

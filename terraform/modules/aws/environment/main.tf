@@ -21,6 +21,7 @@ module "network" {
 
   name               = local.name
   cidr               = var.cidr
+  zones              = var.zones
   nat_per_zone       = var.nat_per_zone
   log_retention_days = var.log_retention_days
   logs_key_arn       = module.encryption.logs_key_arn

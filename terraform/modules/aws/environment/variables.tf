@@ -24,6 +24,11 @@ variable "cidr" {
   type        = string
 }
 
+variable "zones" {
+  description = "Three zones of the region. Named, not looked up: a list that changes would replace every subnet."
+  type        = list(string)
+}
+
 variable "nat_per_zone" {
   description = "A NAT gateway a zone."
   type        = bool

@@ -1,26 +1,15 @@
 # A VPC over three zones: public subnets for load balancers and NAT, private ones for nodes, database ones without a way out.
 
-data "aws_availability_zones" "available" {
-  state = "available"
-
-  filter {
-    name   = "opt-in-status"
-    values = ["opt-in-not-required"] # no local zones
-  }
-}
-
 data "aws_partition" "current" {}
 data "aws_region" "current" {}
 
 locals {
-  zones = slice(data.aws_availability_zones.available.names, 0, 3)
-
   # Of a /16: three /19 for nodes and pods, three /22 for load balancers, three /24 for databases.
-  private  = { for i, zone in local.zones : zone => cidrsubnet(var.cidr, 3, i) }
-  public   = { for i, zone in local.zones : zone => cidrsubnet(var.cidr, 6, 48 + i) }
-  database = { for i, zone in local.zones : zone => cidrsubnet(var.cidr, 8, 240 + i) }
+  private  = { for i, zone in var.zones : zone => cidrsubnet(var.cidr, 3, i) }
+  public   = { for i, zone in var.zones : zone => cidrsubnet(var.cidr, 6, 48 + i) }
+  database = { for i, zone in var.zones : zone => cidrsubnet(var.cidr, 8, 240 + i) }
 
-  nat_zones = var.nat_per_zone ? local.zones : slice(local.zones, 0, 1)
+  nat_zones = var.nat_per_zone ? var.zones : slice(var.zones, 0, 1)
 
   # What the databases' subnets take from nodes.
   database_ports = { postgres = 5432, redis = 6379, kafka = 9098 }

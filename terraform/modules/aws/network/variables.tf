@@ -13,6 +13,16 @@ variable "cidr" {
   }
 }
 
+variable "zones" {
+  description = "Three zones of the region. Named, not looked up: a list that changes would replace every subnet."
+  type        = list(string)
+
+  validation {
+    condition     = length(distinct(var.zones)) == 3
+    error_message = "Name three different zones, as eu-central-1a: brokers, standbys and nodes are spread over them."
+  }
+}
+
 variable "nat_per_zone" {
   description = "A NAT gateway in each zone, which production needs to outlive a zone; else one, which is cheaper."
   type        = bool

@@ -1,19 +1,19 @@
 output "loki_bucket" {
   description = "Bucket of Loki."
-  value       = aws_s3_bucket.this["loki"].id
+  value       = module.bucket["loki"].id
 }
 
 output "loki_bucket_arn" {
   description = "ARN of Loki's bucket."
-  value       = aws_s3_bucket.this["loki"].arn
+  value       = module.bucket["loki"].arn
 }
 
 output "backup_bucket" {
   description = "Bucket of the backup jobs."
-  value       = aws_s3_bucket.this["backups"].id
+  value       = module.bucket["backups"].id
 }
 
 output "backup_bucket_arn" {
   description = "ARN of the backups' bucket."
-  value       = aws_s3_bucket.this["backups"].arn
+  value       = module.bucket["backups"].arn
 }

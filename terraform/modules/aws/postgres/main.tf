@@ -86,6 +86,7 @@ resource "aws_cloudwatch_log_group" "this" {
 }
 
 resource "aws_db_instance" "this" {
+  #checkov:skip=CKV_AWS_293:On everywhere but in dev, which is there to be thrown away
   identifier     = var.name
   engine         = "postgres"
   engine_version = var.engine_version

@@ -63,6 +63,7 @@ resource "aws_cloudwatch_log_group" "this" {
 }
 
 resource "aws_elasticache_replication_group" "this" {
+  #checkov:skip=CKV2_AWS_50:Failover is on with more than one node, which production must have (modules/aws/environment refuses less)
   replication_group_id = var.name
   description          = "Cache of ${var.name}"
   engine               = "redis"

@@ -1,6 +1,6 @@
 output "bucket_arn" {
   description = "Where the backups' bucket is copied to."
-  value       = aws_s3_bucket.backups.arn
+  value       = module.bucket.arn
 }
 
 output "key_arn" {

@@ -10,6 +10,7 @@ locals {
 }
 
 resource "aws_wafv2_web_acl" "this" {
+  #checkov:skip=CKV_AWS_192:AWSManagedRulesKnownBadInputsRuleSet is there and acts; the scanner does not read dynamic blocks
   name        = var.name
   description = "Edge of ${var.name}"
   scope       = "REGIONAL"

@@ -12,10 +12,6 @@ mock_data "aws_region" {
   defaults = { name = "eu-central-1" }
 }
 
-mock_data "aws_availability_zones" {
-  defaults = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1c"] }
-}
-
 mock_resource "aws_acm_certificate" {
   defaults = {
     arn                       = "arn:aws:acm:eu-central-1:111122223333:certificate/mock"

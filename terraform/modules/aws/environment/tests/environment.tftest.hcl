@@ -6,6 +6,7 @@ variables {
   environment         = "prod"
   domain              = "isa.example.com"
   cidr                = "10.40.0.0/16"
+  zones               = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
   nat_per_zone        = true
   public_access_cidrs = ["198.51.100.0/24"]
   administrators      = { platform = "arn:aws:iam::111122223333:role/platform-admin" }

@@ -5,6 +5,7 @@ mock_provider "aws" {
 variables {
   name               = "isa-dev"
   cidr               = "10.20.0.0/16"
+  zones              = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
   nat_per_zone       = false
   log_retention_days = 30
   logs_key_arn       = "arn:aws:kms:eu-central-1:111122223333:key/logs"
@@ -128,4 +129,14 @@ run "another_size_is_refused" {
   }
 
   expect_failures = [var.cidr]
+}
+
+run "two_zones_are_refused" {
+  command = plan
+
+  variables {
+    zones = ["eu-central-1a", "eu-central-1b", "eu-central-1b"]
+  }
+
+  expect_failures = [var.zones]
 }

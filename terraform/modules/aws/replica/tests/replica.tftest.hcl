@@ -15,25 +15,15 @@ run "points_in_time_can_be_restored_here_too" {
   }
 }
 
-run "copies_are_locked_encrypted_and_private" {
+run "copies_are_encrypted_and_cannot_be_deleted" {
   assert {
-    condition     = aws_backup_vault.this.kms_key_arn == aws_kms_key.this.arn && aws_backup_vault_lock_configuration.this.min_retention_days == 7
+    condition     = aws_backup_vault.this.kms_key_arn == aws_kms_key.this.arn && aws_kms_key.this.enable_key_rotation
+    error_message = "The copies are encrypted with a key of this region, which rotates."
+  }
+
+  assert {
+    condition     = aws_backup_vault_lock_configuration.this.min_retention_days == 7 && aws_backup_vault_lock_configuration.this.max_retention_days == 35
     error_message = "Nobody may delete the copies, also not who lost the originals."
-  }
-
-  assert {
-    condition     = aws_s3_bucket_public_access_block.backups.block_public_acls && aws_s3_bucket_public_access_block.backups.block_public_policy && aws_s3_bucket_public_access_block.backups.ignore_public_acls && aws_s3_bucket_public_access_block.backups.restrict_public_buckets
-    error_message = "The bucket needs all four locks."
-  }
-
-  assert {
-    condition     = aws_s3_bucket_versioning.backups.versioning_configuration[0].status == "Enabled" && one(aws_s3_bucket_server_side_encryption_configuration.backups.rule).apply_server_side_encryption_by_default[0].sse_algorithm == "aws:kms"
-    error_message = "S3 copies only into a bucket with versions; copies are encrypted."
-  }
-
-  assert {
-    condition     = jsondecode(aws_s3_bucket_policy.backups.policy).Statement[0].Effect == "Deny" && jsondecode(aws_s3_bucket_policy.backups.policy).Statement[0].Condition.Bool["aws:SecureTransport"] == "false"
-    error_message = "Plain text must be refused."
   }
 }
 
