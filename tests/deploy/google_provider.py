@@ -1,7 +1,7 @@
 """A provider of Terraform that knows a schema and does nothing: enough for `terraform validate` and mocked tests.
 
-Terraform starts it as it starts any provider: it prints an address and a certificate, and answers by gRPC. An answer with
-nothing in it says that there is nothing to complain about.
+Terraform starts it as it starts any provider: it prints an address and a certificate, and answers by gRPC. An answer
+with nothing in it says that there is nothing to complain about.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def serve() -> None:
     private, pem, der = certificate()
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(private, pem)]))
     server.start()
-    print(f"1|6|tcp|127.0.0.1:{port}|grpc|{der.decode()}", flush=True)
+    sys.stdout.write(f"1|6|tcp|127.0.0.1:{port}|grpc|{der.decode()}\n")
+    sys.stdout.flush()
     parent = os.getppid()
     while not done.wait(timeout=5):
         if os.getppid() != parent:

@@ -1,7 +1,8 @@
 """The schema of Terraform's google provider 6.50.0, out of the Python package that was generated from it.
 
-The provider itself can be had neither as a wheel nor as a Go module that compiles. What its own validators check (allowed
-words, arguments that exclude each other, lengths) is therefore not here: names, nesting, types and what is required are.
+The provider itself can be had neither as a wheel nor as a Go module that compiles. What its own validators check
+(allowed words, arguments that exclude each other, lengths) is therefore not here: names, nesting, types and what is
+required are.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class GoogleSchema:
                 self.names[found[1], found[2]] = name
 
     def response(self, resources: Iterable[str], data_sources: Iterable[str]) -> bytes:
-        """What GetProviderSchema answers, with these types only: an unknown one is left out, which Terraform reports."""
+        """What GetProviderSchema answers, with these types only; Terraform reports one that is used and not in it."""
         provider = self.schema(f"{ASSEMBLY}provider.GoogleProvider")
         return b"".join(
             [
@@ -62,6 +63,7 @@ class GoogleSchema:
     def block(self, config: str, seen: str, *, is_computed: bool = True) -> bytes:
         """A block: what may be written into it, and what the provider adds once it exists."""
         encoded, written = [], set()
+        names = {terraform_name(property_) for property_ in self.types[config].get("properties", [])}
         for property_ in self.types[config].get("properties", []):
             name = terraform_name(property_)
             written.add(property_["name"])
@@ -71,19 +73,23 @@ class GoogleSchema:
             else:
                 required = not property_.get("optional")
                 write_only = name.endswith("_wo")
+                is_secret = write_only or f"{name}_wo" in names  # given or not there: no provider makes one up
                 encoded.append(
                     attribute(
                         name,
                         self.type_of(property_["type"]),
                         required=required,
                         optional=not required,
-                        computed=is_computed and not required and not write_only,
+                        computed=is_computed and not required and not is_secret,
                         write_only=write_only,
                     )
                 )
-        for property_ in self.types.get(seen, {}).get("properties", []) if is_computed else []:
-            if is_computed_only(property_, written):
-                encoded.append(attribute(snake(property_["name"]), self.type_of(property_["type"]), computed=True))
+        if is_computed:
+            encoded.extend(
+                attribute(snake(property_["name"]), self.type_of(property_["type"]), computed=True)
+                for property_ in self.types.get(seen, {}).get("properties", [])
+                if is_computed_only(property_, written)
+            )
         return b"".join(encoded)
 
     def nested(self, name: str, property_: dict[str, Any], struct: str, is_many: bool) -> bytes:
@@ -111,7 +117,8 @@ class GoogleSchema:
     def type_of(self, declared: dict[str, Any]) -> Type:
         """Terraform's type of a value. Lists and sets look alike in the package: both are lists here."""
         if "union" in declared:
-            return next(self.type_of(one) for one in declared["union"]["types"] if one.get("fqn") != "cdktf.IResolvable")
+            known = (one for one in declared["union"]["types"] if one.get("fqn") != "cdktf.IResolvable")
+            return self.type_of(next(known))
         if "collection" in declared:
             kind = "map" if declared["collection"]["kind"] == "map" else "list"
             return [kind, self.type_of(declared["collection"]["elementtype"])]

@@ -5,15 +5,15 @@ data "azurerm_client_config" "current" {}
 locals {
   name       = "isa-${var.environment}"
   prefix     = "isa-${var.environment}-"
-  repository = "${path.module}/../../../.."
   has_copies = var.replica_location != ""
 
   # Some names are shared by the whole world: the subscription makes ours our own.
   unique = substr(sha256("${data.azurerm_client_config.current.subscription_id}/${local.name}"), 0, 6)
 
-  # Written once elsewhere: topics by the events' schemas, services by dapr.yaml.
-  topics   = yamldecode(file("${local.repository}/charts/derived/topics.yaml")).topics
-  services = toset([for file in fileset("${local.repository}/charts/derived/services", "*.yaml") : trimsuffix(file, ".yaml")])
+  # Written once elsewhere: who publishes and reads which topic. Every service does.
+  kafka    = yamldecode(file("${path.module}/../../../../charts/derived/topics.yaml"))
+  topics   = local.kafka.topics
+  services = toset(keys(local.kafka.users))
 }
 
 resource "azurerm_resource_group" "this" {

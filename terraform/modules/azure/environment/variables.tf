@@ -49,6 +49,11 @@ variable "ddos_protection_plan_id" {
 variable "operator_cidrs" {
   description = "Networks from which Terraform and operators reach vaults, objects and, unless `is_api_private`, the Kubernetes API."
   type        = list(string)
+
+  validation {
+    condition     = length(var.operator_cidrs) > 0 && !contains(var.operator_cidrs, "0.0.0.0/0")
+    error_message = "Name the networks that operators come from: everybody is nobody's operator."
+  }
 }
 
 variable "is_api_private" {

@@ -21,21 +21,11 @@ variable "resource_group_name" {
 variable "unique" {
   description = "Six characters that make world-wide names our own."
   type        = string
-
-  validation {
-    condition     = can(regex("^[a-z0-9]{6}$", var.unique))
-    error_message = "Six lower-case letters and digits."
-  }
 }
 
 variable "operator_cidrs" {
   description = "Networks from which Terraform and operators reach what is otherwise private."
   type        = list(string)
-
-  validation {
-    condition     = !contains(var.operator_cidrs, "0.0.0.0/0")
-    error_message = "Name the networks that operators come from: everybody is nobody's operator."
-  }
 }
 
 variable "subnet_id" {

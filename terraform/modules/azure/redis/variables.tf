@@ -21,11 +21,6 @@ variable "resource_group_name" {
 variable "unique" {
   description = "Six characters that make world-wide names our own."
   type        = string
-
-  validation {
-    condition     = can(regex("^[a-z0-9]{6}$", var.unique))
-    error_message = "Six lower-case letters and digits."
-  }
 }
 
 variable "subnet_id" {

@@ -3,12 +3,12 @@
 locals {
   name       = "isa-${var.environment}"
   prefix     = "isa-${var.environment}-"
-  repository = "${path.module}/../../../.."
   has_copies = var.replica_region != ""
 
-  # Written once elsewhere: topics by the events' schemas, services by dapr.yaml.
-  topics   = yamldecode(file("${local.repository}/charts/derived/topics.yaml")).topics
-  services = toset([for file in fileset("${local.repository}/charts/derived/services", "*.yaml") : trimsuffix(file, ".yaml")])
+  # Written once elsewhere: who publishes and reads which topic. Every service does.
+  kafka    = yamldecode(file("${path.module}/../../../../charts/derived/topics.yaml"))
+  topics   = local.kafka.topics
+  services = toset(keys(local.kafka.users))
 
   # Values that this cloud makes; all others come from `isa` (terraform/README.md, "First secrets").
   made = {

@@ -16,6 +16,11 @@ variable "region" {
 variable "replica_region" {
   description = "Region of the copies; empty when the environment keeps none."
   type        = string
+
+  validation {
+    condition     = var.replica_region != "" || var.environment != "prod"
+    error_message = "Production copies its backups to a second region."
+  }
 }
 
 variable "multi_region" {
@@ -67,6 +72,11 @@ variable "monthly_budget" {
 variable "is_protected" {
   description = "Production: a standby of each database, deletion refused, keys in hardware, backups locked."
   type        = bool
+
+  validation {
+    condition     = var.is_protected || var.environment != "prod"
+    error_message = "Production is protected."
+  }
 }
 
 variable "release_channel" {
@@ -103,6 +113,11 @@ variable "redis_gb" {
 variable "backup_days" {
   description = "How long backups are kept."
   type        = number
+
+  validation {
+    condition     = var.backup_days >= 35 || var.environment != "prod"
+    error_message = "Production keeps 35 daily backups at least."
+  }
 }
 
 variable "loki_days" {
@@ -113,6 +128,11 @@ variable "loki_days" {
 variable "log_days" {
   description = "How long logs are kept."
   type        = number
+
+  validation {
+    condition     = var.log_days >= 365 || var.environment != "prod"
+    error_message = "Production keeps logs, its audit log among them, for a year."
+  }
 }
 
 variable "postgres_admin_password" {
