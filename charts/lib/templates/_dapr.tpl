@@ -12,8 +12,8 @@ dapr.io/app-protocol: {{ $service.protocol }}
 dapr.io/config: {{ $service.name }}
 dapr.io/log-level: {{ .Values.global.logLevel | lower | replace "warning" "warn" | replace "critical" "error" }}
 dapr.io/log-as-json: "true"
-# daprd starts before the room and stops after it: what the room still sends while it drains arrives.
-dapr.io/enable-native-sidecar: "true"
+# No native sidecar: that one stops after the room, and a batch that is on its way to a room that is gone ends as dead letters.
+dapr.io/enable-native-sidecar: "false"
 dapr.io/sidecar-cpu-request: {{ $sidecar.cpu.request | quote }}
 dapr.io/sidecar-cpu-limit: {{ $sidecar.cpu.limit | quote }}
 dapr.io/sidecar-memory-request: {{ $sidecar.memory.request | quote }}
@@ -28,7 +28,7 @@ dapr.io/app-health-check-path: /healthz
 dapr.io/app-health-probe-interval: "2"
 dapr.io/app-health-probe-timeout: "2000"
 dapr.io/app-health-threshold: "3"
-dapr.io/block-shutdown-duration: {{ .Values.shutdown.sidecarWaits }}s
+dapr.io/block-shutdown-duration: {{ (get .Values.shutdown $service.protocol).sidecarWaits }}s
 dapr.io/graceful-shutdown-seconds: {{ .Values.shutdown.sidecarDrains | quote }}
 dapr.io/api-token-secret: {{ $service.name }}-dapr-api-token
 dapr.io/app-token-secret: {{ $service.name }}-app-api-token

@@ -19,9 +19,10 @@
 {{- fail (printf "%s: %d replicas at least are more than scaling.maxReplicas %d. Lower scaling.minReplicas (or global.minReplicas in charts/envs/%s/environment.yaml), or raise scaling.maxReplicas." $name $min (int $s.maxReplicas) .Values.global.environment) }}
 {{- end }}
 {{- $d := .Values.shutdown }}
-{{- $sum := add $d.preStop $d.drain $d.sidecarWaits $d.sidecarDrains | int }}
+{{- $own := get $d .Values.service.protocol }}
+{{- $sum := add $own.preStop $d.drain $own.sidecarWaits $d.sidecarDrains | int }}
 {{- if lt (int $d.grace) $sum }}
-{{- fail (printf "%s: shutdown.grace %d s is less than the %d s that stopping takes (preStop %d + drain %d + sidecarWaits %d + sidecarDrains %d): Kubernetes would kill it in the middle. Raise shutdown.grace to %d." $name (int $d.grace) $sum (int $d.preStop) (int $d.drain) (int $d.sidecarWaits) (int $d.sidecarDrains) $sum) }}
+{{- fail (printf "%s: shutdown.grace %d s is less than the %d s that stopping takes (preStop %d + drain %d + sidecarWaits %d + sidecarDrains %d): Kubernetes would kill it in the middle. Raise shutdown.grace to %d." $name (int $d.grace) $sum (int $own.preStop) (int $d.drain) (int $own.sidecarWaits) (int $d.sidecarDrains) $sum) }}
 {{- end }}
 {{- if .Values.rollout.enabled }}
 {{- if or (ne $s.class "http") (not .Values.edge.protected) }}
