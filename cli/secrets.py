@@ -1,20 +1,24 @@
-"""`isa secrets`: the secrets of a set, in the form in which a place that has no secret store takes them."""
+"""`isa secrets`: the secrets of a set, for a cloud's secret store or for a cluster that has none."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 import yaml
 
+from cli.secret_stores import STORES, StoreError
 from runtime.layout import CHECKOUT, layout_from_environment
 from runtime.processes import load_apps
-from runtime.secrets import DATABASES, ROLES, ensure_secrets, ensure_tokens, generate
+from runtime.secrets import DATABASES, ROLES, ensure_secrets, ensure_tokens, generate, token
 
 app = typer.Typer(help="The secrets of a set.", no_args_is_help=True)
 
 SERVICES, DATA = "isa-cloud", "isa-data"
+PAIR = {"workload-signing-private", "workload-signing-public"}
 ENGINES = (
     "postgres-superuser",
     "postgres-tenants-admin",
@@ -25,11 +29,6 @@ ENGINES = (
     "minio-secret-key",
 )
 """What the engines of charts/data and the Job that makes the databases read."""
-
-
-@app.callback()
-def secrets() -> None:
-    """Keep `isa secrets kubernetes` a command of its group, though it is the only one."""
 
 
 @app.command()
@@ -54,6 +53,45 @@ def kubernetes(
         f"dbname=preferences sslmode={sslmode} application_name=preferences"
     )
     typer.echo(yaml.safe_dump_all(manifests(known, ensure_tokens(layout, apps)), sort_keys=False), nl=False)
+
+
+@app.command()
+def fill(
+    outputs: Annotated[typer.FileText, typer.Argument(help="What `terraform output -json` printed; - for stdin.")],
+) -> None:
+    """Give every secret of an environment that has no value yet a fresh one; what has one is never changed.
+
+    Uses the cloud's own program (aws, gcloud, az), logged in as an administrator:
+    `terraform output -json | isa secrets fill -`.
+    """
+    platform = {name: output["value"] for name, output in json.load(outputs).items()}
+    cloud, prefix = platform["cloud"], platform["secret_prefix"]
+    listed = yaml.safe_load((CHECKOUT / "terraform" / "secrets.yaml").read_text())
+    names = sorted(set(listed["names"]) - set(listed["not_on"].get(cloud, [])))
+    try:
+        store = STORES[cloud](place=platform["secret_store"], prefix=prefix)
+        filled = store.filled(names)
+        if len(filled & PAIR) == 1:
+            (lone,) = filled & PAIR
+            raise StoreError(f"Only {prefix}{lone} has a value, and its other half cannot be made from it: remove it.")
+        values = first_values()
+        for name in (name for name in names if name not in filled):
+            if values.get(name):
+                store.put(name, values[name])
+                typer.echo(f"{prefix}{name}: a new value")
+            else:
+                typer.echo(f"{prefix}{name}: left empty, for you to fill (smtp-password: set SMTP_PASSWORD)")
+    except StoreError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{len(filled)} of {len(names)} had a value before.")
+
+
+def first_values() -> dict[str, str]:
+    """A value for each secret that can be made up."""
+    apps = [each.name for each in load_apps()]
+    values = generate(layout_from_environment(), apps) | {"smtp-password": os.environ.get("SMTP_PASSWORD", "")}
+    return values | {f"{app}-{whose}-api-token": token() for app in apps for whose in ("dapr", "app")}
 
 
 def manifests(known: Mapping[str, str], tokens: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Any]]:
