@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -136,13 +136,23 @@ def restore(
 
 
 @app.command("check")
-def check(folder: Folder, *, only: Only = None) -> None:
-    """Hold every file against its hash. Default: the stores that are there."""
+def check(
+    folder: Folder,
+    *,
+    only: Only = None,
+    max_age: Annotated[int, typer.Option(help="Minutes since a backup began, at most; default: any age.")] = 0,
+) -> None:
+    """Hold every file against its hash, and the backup's age against what may be lost. Default: all that are there."""
 
     async def work() -> None:
         there = [store for store in STORES if (folder / store).exists()]
+        if not there:
+            raise RecoveryError(f"{folder} has no backup.")
         for store in chosen(only or there):
             found = Backup.open(folder, store)
+            age = datetime.now(UTC) - found.began
+            if max_age and age > timedelta(minutes=max_age):
+                raise RecoveryError(f"The backup of {store} began {age} ago, and {max_age} minutes may be lost.")
             say(store, f"{found.items} items of {found.began:%Y-%m-%d %H:%M:%S} UTC, as they were written")
 
     attempt(work())

@@ -28,6 +28,8 @@ from confluent_kafka.admin import NewTopic
 
 from cli.recovery.folder import Backup, RecoveryError, line_of, read_lines
 from cli.topics import Cluster
+from kernel.kafka import client_settings
+from kernel.settings import KafkaLogin
 
 STORE = "kafka"
 TIMEOUT = 30.0
@@ -77,7 +79,7 @@ def backup(brokers: str, root: Path) -> Backup:
 
 def client(brokers: str) -> dict[str, Any]:
     """Return what every client of Kafka is told here."""
-    return {"bootstrap.servers": brokers, "log_level": 0}
+    return {"bootstrap.servers": brokers, "log_level": 0, **client_settings(KafkaLogin())}
 
 
 def place(folder: Path, topic: str, partition: int) -> Path:

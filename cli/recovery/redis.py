@@ -72,7 +72,11 @@ class Connection:
 @asynccontextmanager
 async def connected(place: Place) -> AsyncIterator[Connection]:
     """Log in."""
-    secure = ssl.create_default_context() if place.addresses.get("REDIS_TLS") == "true" else None
+    secure = (
+        ssl.create_default_context(cafile=place.addresses.get("REDIS_TLS_CA"))
+        if place.addresses.get("REDIS_TLS") == "true"
+        else None
+    )
     host, port = place["REDIS_HOST"], int(place["REDIS_PORT"])
     try:
         reader, writer = await asyncio.open_connection(host, port, ssl=secure)

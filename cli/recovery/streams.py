@@ -151,7 +151,9 @@ async def restore(place: Place, root: Path) -> Backup:
 
 async def give_back(client: Client, name: str, info: dict[str, Any], path: Path) -> None:
     """Send a snapshot, chunk by chunk, each when the one before it was taken."""
-    begun = await ask(client, f"STREAM.RESTORE.{name}", config=info["config"], state=info["state"])
+    alone = {} if client._server_info.get("cluster") else {"num_replicas": 1}  # only there the library has it
+    config = info["config"] | alone
+    begun = await ask(client, f"STREAM.RESTORE.{name}", config=config, state=info["state"])
     subject = begun["deliver_subject"]
     with path.open("rb") as file:
         while part := file.read(CHUNK):

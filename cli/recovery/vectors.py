@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -130,7 +131,7 @@ def backup_server(url: str, root: Path) -> Backup:
     backup = Backup.begin(root, STORE)
     for path in backup.folder.iterdir():
         path.unlink()
-    with httpx.Client(base_url=url, timeout=600, trust_env=False) as server:
+    with server_at(url) as server:
         backup.facts = {"server": True, "collections": {}}
         for each in answered(server.get("/collections"))["collections"]:
             name = each["name"]
@@ -152,7 +153,7 @@ def restore_server(url: str, root: Path) -> Backup:
     backup = Backup.open(root, STORE)
     if not backup.facts.get("server"):
         raise RecoveryError(f"{backup.folder} is of the embedded engine: restore it there.")
-    with httpx.Client(base_url=url, timeout=600, trust_env=False) as server:
+    with server_at(url) as server:
         for name, facts in backup.facts["collections"].items():
             with (backup.folder / f"{name}.snapshot").open("rb") as file:
                 path = f"/collections/{name}/snapshots/upload"
@@ -161,6 +162,12 @@ def restore_server(url: str, root: Path) -> Backup:
             if count < facts["points"]:
                 raise RecoveryError(f"{name} has {count} points, the backup {facts['points']}.")
     return backup
+
+
+def server_at(url: str) -> httpx.Client:
+    """Return a client of a server, with its key where it wants one."""
+    key = os.environ.get("QDRANT_API_KEY", "")
+    return httpx.Client(base_url=url, timeout=600, trust_env=False, headers={"api-key": key} if key else {})
 
 
 def answered(response: httpx.Response) -> Any:
