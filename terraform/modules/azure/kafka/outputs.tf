@@ -18,3 +18,8 @@ output "namespace_id" {
   description = "Id of the namespace."
   value       = azurerm_eventhub_namespace.this.id
 }
+
+output "topics" {
+  description = "Names of the topics."
+  value       = keys(azurerm_eventhub.this)
+}

@@ -20,7 +20,7 @@ resource "azurerm_managed_redis" "this" {
   }
 
   customer_managed_key {
-    key_vault_key_id          = var.key.id
+    key_vault_key_id          = var.key.versioned_id
     user_assigned_identity_id = var.key.identity_id
   }
 

@@ -49,8 +49,8 @@ variable "high_availability" {
 }
 
 variable "key" {
-  description = "Key that encrypts what is stored, and the identity that may use it."
-  type        = object({ id = string, identity_id = string })
+  description = "Key that encrypts what is stored, and the identity that may use it. Redis takes one version: apply again after a rotation."
+  type        = object({ versioned_id = string, identity_id = string })
 }
 
 variable "log_workspace_id" {
