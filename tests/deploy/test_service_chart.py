@@ -349,6 +349,48 @@ def test_a_service_goes_out_to_exactly_what_it_uses(app: str) -> None:
     assert found == wanted, f"{app}: its policy differs by {sorted(found ^ wanted)} from what the code uses."
 
 
+def admitted(app: str, port: int) -> list[str]:
+    """Return the engines of charts/data that let a service in at a port."""
+    data = manifests(Release(chart="data", name="data", environment="prod", cloud="local"))
+    workloads = [each["spec"]["template"] for each in data if each["kind"] in {"Deployment", "StatefulSet"}]
+    found = []
+    for policy in (each for each in data if each["kind"] == "NetworkPolicy"):
+        labels = policy["spec"]["podSelector"].get("matchLabels", {})
+        pods = [each for each in workloads if labels and labels.items() <= each["metadata"]["labels"].items()]
+        numbers = {
+            named["name"]: named["containerPort"]
+            for each in pods
+            for container in each["spec"]["containers"]
+            for named in container.get("ports", [])
+        }
+        for rule in policy["spec"].get("ingress", []):
+            opened = {numbers.get(each["port"], each["port"]) for each in rule["ports"]}
+            named = [peer.get("podSelector", {}).get("matchExpressions") for peer in rule["from"] if is_ours(peer)]
+            if port in opened and any(expressions is None or app in expressions[0]["values"] for expressions in named):
+                found.append(policy["metadata"]["name"])
+    return found
+
+
+def is_ours(peer: Manifest) -> bool:
+    """Tell whether a peer is of the services' namespace."""
+    labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+    return bool(labels.get("kubernetes.io/metadata.name") == "isa-cloud")
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_engines_let_in_whom_services_send_out(app: str) -> None:
+    for space, port in edges(app, "egress"):
+        if space == "isa-data":
+            assert admitted(app, port), (
+                f"{app} goes out to {port} of isa-data, and no policy of charts/data lets it in."
+            )
+
+
+def test_engines_let_migrations_in() -> None:
+    for name in migrate.rooms():
+        assert admitted(f"{name}-migration", 5432) == ["postgres"], f"charts/data lets no {name}-migration in."
+
+
 def test_dapr_s_pods_listen_where_policies_let_through() -> None:
     known_annotations()  # fetches the module
     dapr = load_engines()["dapr"]
