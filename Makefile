@@ -79,6 +79,7 @@ generate: $(VENV)/synced ## Regenerate what is made from the sources: schemas/ge
 	@$(BIN)/python -m docs.configuration $(ARGS)
 	@$(BIN)/python -m docs.attack $(ARGS)
 	@$(BIN)/python -m charts.derive $(ARGS)
+	@$(BIN)/python -m charts.copies $(ARGS)
 
 bench: $(VENV)/synced ## The benchmarks: make bench ARGS=adapters, pipeline or tasks
 	@$(BIN)/python -m bench $(ARGS)

@@ -115,11 +115,11 @@ def test_a_dashboard_shows_calls_errors_and_latency_of_every_app() -> None:
 def test_dashboards_are_what_grafana_takes() -> None:
     documents = [json.loads(file.read_text()) for file in DASHBOARDS]
 
-    assert len({document["uid"] for document in documents}) == len(documents) == 3
+    assert len({document["uid"] for document in documents}) == len(documents) == 4
     for document in documents:
         identifiers = [panel["id"] for panel in document["panels"]]
         assert len(identifiers) == len(set(identifiers))
-        assert {panel["datasource"]["uid"] for panel in document["panels"]} == {"prometheus"}
+        assert {panel["datasource"]["uid"] for panel in document["panels"]} == {"${datasource}"}
 
 
 def test_a_metric_of_the_kernel_is_written_by_somebody() -> None:
