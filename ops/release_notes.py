@@ -42,9 +42,9 @@ def git(root: Path, *arguments: str) -> str:
 
 def commits(root: Path, version: str) -> list[str]:
     """The subjects since the tag before, newest first; merges are nobody's news."""
-    tags = git(root, "tag", "--list", "v*", "--sort=-version:refname", "--merged", "HEAD").split()
+    end = f"v{version}" if git(root, "tag", "--list", f"v{version}") else "HEAD"
+    tags = git(root, "tag", "--list", "v*", "--sort=-version:refname", "--merged", end).split()
     before = next((tag for tag in tags if tag != f"v{version}"), None)
-    end = f"v{version}" if f"v{version}" in tags else "HEAD"
     span = f"{before}..{end}" if before else end
     return git(root, "log", "--no-merges", "--format=%s (%h)", span).splitlines()
 
