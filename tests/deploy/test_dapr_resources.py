@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.architecture.tree import ROOT, dapr_apps, documents
 from tests.deploy.rendering import CLOUDS, Release, manifests
-from tests.deploy.tools import engines
+from tests.deploy.tools import engines, run, tool
 
 Document = dict[str, Any]
 
@@ -202,6 +204,23 @@ def test_the_connection_of_preferences_is_the_local_one_with_tls(cloud: str, mod
     assert here.keys() == there.keys()
     assert {key for key in here if here[key] != there[key]} == {"host", "port", "sslmode"}
     assert there["sslmode"] == mode
+
+
+@pytest.mark.parametrize("password", ["plain", "it's", "back\\slash", "two words", "'", "\\'", "a=b"])
+def test_any_password_survives_in_the_connection_of_preferences(password: str, tmp_path: Path) -> None:
+    """By Helm, whose templates have the functions that external-secrets' have; read as libpq reads it."""
+    secret = rendered("gcp", "ExternalSecret")["preferences-connection-string"]
+    text = secret["spec"]["target"]["template"]["data"]["preferences-connection-string"]
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: connection, version: 0.1.0}")
+    line = text.replace("{{ .password", "{{ .Values.password")
+    (tmp_path / "templates/connection.yaml").write_text(f"text: |\n  {line}\n")
+
+    made = run(
+        tool("helm"), "template", "connection", tmp_path, "--values", "-", given=yaml.safe_dump({"password": password})
+    )
+
+    assert conninfo_to_dict(yaml.safe_load(made)["text"].strip())["password"] == password
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
