@@ -134,17 +134,26 @@ def in_units_of_rds(value: str) -> str:
     return {"on": "1", "off": "0"}.get(value, value)
 
 
-def test_postgres_is_set_alike_in_compose_and_on_rds() -> None:
+@pytest.mark.parametrize(
+    ("cloud", "setting"),
+    [
+        ("aws", r'^    "([\w.]+)"\s+= \{ value = "(\w+)"'),
+        ("gcp", r'^    "?([\w.]+)"?\s+= "(\w+)"'),
+        ("azure", r'^    "?([\w.]+)"?\s+= "(\w+)"'),
+    ],
+)
+def test_postgres_is_set_alike_in_compose_and_on(cloud: str, setting: str) -> None:
     command = compose()["postgres"]["command"]
     words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]  # type: ignore[attr-defined]
     ours = dict(word.split("=", 1) for word in words if "=" in word)
-    rds = dict(re.findall(r'^    "([\w.]+)"\s+= \{ value = "(\w+)"', text_of("modules/aws/postgres"), re.MULTILINE))
-    sized = {"max_connections", "shared_buffers", "max_wal_size"}  # RDS makes these from the instance's memory
+    found = re.findall(setting, text_of(f"modules/{cloud}/postgres", "main.tf"), re.MULTILINE)
+    theirs = {name: in_units_of_rds(value) for name, value in found}
+    sized = {"max_connections", "shared_buffers", "max_wal_size"}  # clouds make these from the machine's memory
 
     expected = {name: in_units_of_rds(value) for name, value in ours.items() if name not in sized}
 
-    assert expected.items() <= rds.items(), (
-        f"terraform/modules/aws/postgres/main.tf: docker-compose.yml gives PostgreSQL {expected}, RDS gets {rds}."
+    assert expected.items() <= theirs.items(), (
+        f"terraform/modules/{cloud}/postgres/main.tf: docker-compose.yml gives PostgreSQL {expected}, it gets {theirs}."
     )
 
 
