@@ -59,14 +59,14 @@ def _succeeds(command: list[str]) -> bool:
 
 def make_repositories() -> None:
     """Other people's: as their modules hold them, under the addresses that argocd/platform names."""
-    crds = bare("github.com", "kubernetes-sigs/gateway-api.git")
+    crds = bare("github.com", "kubernetes-sigs/gateway-api")
     if not crds.exists():
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(module(GATEWAY_API) / "config", Path(folder) / "config")
             git("init", "--quiet", "--initial-branch=main", cwd=Path(folder))
             git("add", ".", cwd=Path(folder))
             git("commit", "--quiet", "--message", "As in the module", cwd=Path(folder))
-            git("tag", "v1.4.0", cwd=Path(folder))
+            git("tag", component("gateway-api")["source"]["targetRevision"], cwd=Path(folder))
             git("clone", "--quiet", "--bare", folder, str(crds), cwd=Path(folder))
     charts = {
         "dapr.github.io": ("helm-charts", module(DAPR) / "charts" / "dapr", "1.18.2"),
@@ -77,11 +77,15 @@ def make_repositories() -> None:
         if (folder / "index.yaml").exists():
             continue
         folder.mkdir(parents=True)
-        component = yaml.safe_load((CHECKOUT / "argocd" / "platform" / f"{chart.name}.yaml").read_text())
-        version = component["source"]["targetRevision"]
+        version = component(chart.name)["source"]["targetRevision"]
         helm = program("helm", "helm")
         execute([helm, "package", chart, "--version", version, "--app-version", application, "--destination", folder])
         execute([helm, "repo", "index", folder, "--url", f"https://{host}/{path}"])
+
+
+def component(name: str) -> Any:
+    """What argocd/platform says of one of other people's charts."""
+    return yaml.safe_load((CHECKOUT / "argocd" / "platform" / f"{name}.yaml").read_text())
 
 
 def bare(host: str, path: str) -> Path:
@@ -113,6 +117,9 @@ def settle(tree: Path) -> None:
         (tree / "argocd" / "releases" / f"{release}.yaml").unlink(missing_ok=True)
     edit(tree / "charts" / "clouds" / "local.yaml", local_cloud)
     edit(tree / "charts" / "data" / "values.yaml", local_data)
+    edit(tree / "charts" / "dapr-resources" / "values.yaml", local_topics)
+    edit(tree / "charts" / "service" / "values.yaml", local_service)
+    (tree / "charts" / "derived" / "services" / "qdrant-grpc.yaml").unlink()
 
 
 def local_metrics_server(document: Any) -> None:
@@ -126,6 +133,14 @@ def local_cloud(document: Any) -> None:
 
 def local_data(document: Any) -> None:
     document["qdrant"]["enabled"] = False
+
+
+def local_topics(document: Any) -> None:
+    document["topics"]["environment"] = "local"
+
+
+def local_service(document: Any) -> None:
+    document["resources"]["cpu"]["request"] = document["sidecar"]["cpu"]["request"] = "20m"
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
@@ -170,15 +185,22 @@ def install() -> None:
     client.apply(crds)
     client.apply([each for each in documents if each not in crds])
     client.apply([certificates()])
-    for kind, name in (
-        ("deployment", "argocd-redis"),
-        ("deployment", "argocd-repo-server"),
-        ("deployment", "argocd-applicationset-controller"),
-        ("deployment", "argocd-notifications-controller"),
-        ("deployment", "argocd-server"),
-        ("statefulset", "argocd-application-controller"),
-    ):
-        client.rolled_out(kind, name, namespace="argocd")
+    wait_for_argocd()
+
+
+def wait_for_argocd() -> None:
+    for kind, name in PARTS:
+        node.kubectl().rolled_out(kind, name, namespace="argocd")
+
+
+PARTS = (
+    ("deployment", "argocd-redis"),
+    ("deployment", "argocd-repo-server"),
+    ("deployment", "argocd-applicationset-controller"),
+    ("deployment", "argocd-notifications-controller"),
+    ("deployment", "argocd-server"),
+    ("statefulset", "argocd-application-controller"),
+)
 
 
 LEFT_OUT = {
@@ -255,6 +277,7 @@ def begin() -> None:
         [each for each in documents if each["kind"] == "ConfigMap" and each["metadata"].get("namespace") == "argocd"]
     )
     client.run("rollout", "restart", "deployment,statefulset", "--namespace", "argocd")
+    wait_for_argocd()
     client.apply(
         [each for each in documents if each["metadata"].get("labels", {}).get("isa-cloud.io/bootstrap") == "true"]
     )

@@ -47,6 +47,10 @@ class Image:
                 tar.addfile(folder)
             for name, path in self.programs.items():
                 tar.add(path.resolve(), f"bin/{name}")
+            if self.dockerfile == "program":
+                entry = tarfile.TarInfo("bin/entrypoint")
+                entry.type, entry.linkname = tarfile.SYMTYPE, next(iter(self.programs))
+                tar.addfile(entry)
         return buffer.getvalue()
 
 

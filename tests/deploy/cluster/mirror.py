@@ -45,7 +45,8 @@ class Mirror(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         host = (self.headers.get("host") or "").partition(":")[0]
         path = unquote(urlsplit(self.path).path)
-        if ".git/" in path or (state() / "git" / host / path.strip("/").removesuffix("/info/refs")).is_dir():
+        repository = path.strip("/").removesuffix("/info/refs").removesuffix("/git-upload-pack")
+        if (state() / "git" / host / repository / "HEAD").exists():
             self.git(host, path)
             return
         file = (state() / "helm" / host / path.lstrip("/")).resolve()

@@ -102,7 +102,7 @@ def start_control_plane() -> None:
             "--quota-backend-bytes=4294967296", "--log-level=warn",
         ],
     )  # fmt: skip
-    (folder / "audit.yaml").write_text(yaml.safe_dump(audit_policy()))
+    write(folder / "audit.yaml", yaml.safe_dump(audit_policy()))
     start(
         "kube-apiserver",
         [
@@ -193,7 +193,7 @@ def start_containerd() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     network = state() / "cni"
     network.mkdir(exist_ok=True)
-    (network / "10-isa.conflist").write_text(json.dumps(pod_network()))
+    write(network / "10-isa.conflist", json.dumps(pod_network()))
     cri: dict[str, Any] = {
         "sandbox_image": "isa.local/pause:1",
         "restrict_oom_score_adj": True,
@@ -210,7 +210,7 @@ def start_containerd() -> None:
         "plugins": {"io.containerd.grpc.v1.cri": cri},
     }
     path = state() / "containerd.toml"
-    path.write_text(toml(configuration))
+    write(path, toml(configuration))
     start("containerd", ["/usr/bin/containerd", "--config", path])
     wait_until("containerd does not answer", is_containerd_serving, within=60, of="containerd")
 
@@ -278,8 +278,8 @@ def start_node() -> None:
         "shutdownGracePeriod": "0s",
         "resolvConf": str(state() / "resolv.conf"),
     }
-    (state() / "resolv.conf").write_text("")
-    (state() / "kubelet.yaml").write_text(yaml.safe_dump(kubelet))
+    write(state() / "resolv.conf", "")
+    write(state() / "kubelet.yaml", yaml.safe_dump(kubelet))
     start(
         "kubelet",
         [
@@ -305,8 +305,14 @@ def start_node() -> None:
         "nodePortAddresses": [f"{NODE_ADDRESS}/32"],
         "conntrack": {"maxPerCore": 0},
     }
-    (state() / "kube-proxy.yaml").write_text(yaml.safe_dump(proxy))
+    write(state() / "kube-proxy.yaml", yaml.safe_dump(proxy))
     start("kube-proxy", [program("kubernetes", "kube-proxy"), f"--config={state()}/kube-proxy.yaml"])
+
+
+def write(path: Path, text: str) -> None:
+    """Only where it changes: kube-proxy ends when its file is touched."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 def is_serving() -> bool:
