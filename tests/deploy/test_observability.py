@@ -61,8 +61,12 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield file.name, case
 
 
+def release(environment: str) -> Release:
+    return Release(chart="observability", name="observability", environment=environment, cloud="aws")
+
+
 def rendered(environment: str) -> list[dict[str, Any]]:
-    return manifests(Release(chart="observability", name="observability", environment=environment, cloud="aws"))
+    return manifests(release(environment))
 
 
 def test_prometheus_takes_its_configuration_and_every_rule() -> None:
@@ -187,9 +191,11 @@ def test_the_chart_brings_every_rule_and_dashboard_as_it_is(environment: str) ->
 @pytest.fixture(params=["dev", "staging", "prod"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """An environment, and the file that Alertmanager gets there."""
-    (secret,) = [each for each in rendered(request.param) if each["kind"] == "Secret"]
+    (given,) = [
+        each for each in rendered(request.param) if each["metadata"]["name"] == "alertmanager" and "data" in each
+    ]
     file = tmp_path / "alertmanager.yaml"
-    file.write_text(secret["stringData"]["alertmanager.yaml"])
+    file.write_text(given["data"]["alertmanager.yaml"])
     return request.param, file
 
 
@@ -231,13 +237,23 @@ def receiver(file: Path, **labels: str) -> str:
 def test_receivers_are_told_how_by_files_that_the_chart_mounts() -> None:
     text = (OBSERVABILITY / "alertmanager.yaml").read_text()
     files = re.findall(r"(?:_file): (\S+)", text)
-    (manager,) = [each for each in rendered("prod") if each["kind"] == "Alertmanager"]
-    mounts = [each["mountPath"] for each in manager["spec"]["volumeMounts"]]
+    (manager,) = [each for each in rendered("prod") if each["kind"] == "StatefulSet"]
+    mounts = [each["mountPath"] for each in manager["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]]
 
     assert files and all(any(file.startswith(f"{mount}/") for mount in mounts) for file in files)
     assert not re.search(r"https?://hooks|routing_key: |api_url: ", text), "A secret belongs into a file."
     keys = {Path(file).name for file in files}
     assert keys == set(re.findall(r"--from-literal=([a-z-]+)=", (CHARTS / "observability" / "README.md").read_text()))
+
+
+def test_prometheus_tells_the_alertmanager_that_the_chart_has() -> None:
+    platform = yaml.safe_load((CHECKOUT / "argocd" / "platform" / "prometheus.yaml").read_text())["helm"]
+    (told,) = platform["prometheus"]["prometheusSpec"]["alertingEndpoints"]
+    (service,) = [each for each in rendered("prod") if each["kind"] == "Service"]
+
+    assert platform["alertmanager"] == {"enabled": False}, "There would be two."
+    assert (told["namespace"], told["name"]) == (release("prod").namespace, service["metadata"]["name"])
+    assert told["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
 def test_alertmanager_is_of_the_version_that_looked_at_its_configuration() -> None:
