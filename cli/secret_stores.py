@@ -1,4 +1,4 @@
-"""The secret stores of three clouds, by each cloud's own program, which takes values by standard input: all see a command."""
+"""The secret stores of three clouds, by each cloud's own program: values go in by standard input, which nobody sees."""
 
 from __future__ import annotations
 
