@@ -83,7 +83,7 @@ resource "aws_s3_bucket_policy" "this" {
       [{
         Sid       = "NoPlainText"
         Effect    = "Deny"
-        Principal = "*"
+        Principal = { AWS = "*" }
         Action    = "s3:*"
         Resource  = [aws_s3_bucket.this.arn, "${aws_s3_bucket.this.arn}/*"]
         Condition = { Bool = { "aws:SecureTransport" = "false" } }
