@@ -102,9 +102,12 @@ def providers() -> Path:
             if not link.exists():
                 shutil.copyfile(binary, link)
                 link.chmod(0o755)
-            aws, found = root / host / "hashicorp" / "aws", mirror_of("aws")
-            if found is not None and not aws.exists():
-                aws.symlink_to(found / HOSTS[0] / "hashicorp" / "aws")
+            found = mirror_of("aws")
+            for package in (found / HOSTS[0] / "hashicorp" / "aws").glob("*/*") if found is not None else ():
+                aws = root / host / "hashicorp" / "aws" / package.parent.name / package.name
+                aws.parent.mkdir(parents=True, exist_ok=True)
+                if not aws.exists():
+                    aws.symlink_to(package)  # Terraform follows a link to a package, and none above it
     return root
 
 
