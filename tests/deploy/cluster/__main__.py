@@ -17,7 +17,9 @@ def main() -> None:
         "definitions": admission.install_definitions,
         "dry-run": admission.check_everything,
         "argocd": gitops.install,
+        "secrets": gitops.make_secrets,
         "begin": gitops.begin,
+        "reset": node.reset,
         "down": node.down,
     }
     parser = argparse.ArgumentParser(description=__doc__)

@@ -99,12 +99,17 @@ def worktree() -> Path:
 
 def clone_checkout() -> None:
     """What is committed in this checkout, with this machine's own settings on top, as a fork would keep them."""
-    shutil.rmtree(bare(OURS, "isa-cloud.git"), ignore_errors=True)
-    execute(["git", "clone", "--quiet", "--bare", CHECKOUT, bare(OURS, "isa-cloud.git")])
-    git("symbolic-ref", "HEAD", "refs/heads/main", cwd=bare(OURS, "isa-cloud.git"))
-    shutil.rmtree(worktree(), ignore_errors=True)
-    execute(["git", "clone", "--quiet", "--branch", "main", bare(OURS, "isa-cloud.git"), worktree()])
+    served, prepared = bare(OURS, "isa-cloud.git"), state() / "prepared.git"
+    for path in (worktree(), prepared):
+        shutil.rmtree(path, ignore_errors=True)
+    execute(["git", "clone", "--quiet", "--bare", CHECKOUT, prepared])
+    git("symbolic-ref", "HEAD", "refs/heads/main", cwd=prepared)
+    execute(["git", "clone", "--quiet", "--branch", "main", prepared, worktree()])
     push("Settings of one bare machine", settle)
+    git("remote", "set-url", "origin", str(served), cwd=worktree())
+    shutil.rmtree(served, ignore_errors=True)
+    served.parent.mkdir(parents=True, exist_ok=True)
+    prepared.rename(served)  # nobody sees it without the settings
 
 
 def settle(tree: Path) -> None:
@@ -113,7 +118,7 @@ def settle(tree: Path) -> None:
         if path.stem not in HAD:
             path.unlink()
     edit(tree / "argocd" / "platform" / "metrics-server.yaml", local_metrics_server)
-    for release in ("messaging", "edge"):
+    for release in ("messaging", "edge", "observability"):
         (tree / "argocd" / "releases" / f"{release}.yaml").unlink(missing_ok=True)
     edit(tree / "charts" / "clouds" / "local.yaml", local_cloud)
     edit(tree / "charts" / "data" / "values.yaml", local_data)
@@ -265,6 +270,13 @@ def certificates() -> dict[str, Any]:
         "metadata": {"name": "argocd-tls-certs-cm", "namespace": "argocd"},
         "data": dict.fromkeys(node.RESOLVED_BY_US, authority),
     }
+
+
+def make_secrets() -> None:
+    """What a cloud's secret store would bring, by the command that users of a bare cluster have."""
+    environment = {**os.environ, "ISA_HOME": str(state() / "secrets")}
+    printed = execute([sys.executable, "-m", "cli", "secrets", "kubernetes"], env=environment, cwd=CHECKOUT)
+    node.kubectl().apply(printed)
 
 
 def begin() -> None:

@@ -345,6 +345,11 @@ def ctr(*arguments: str | Path, timeout: float = 900) -> str:
     return execute(["/usr/bin/ctr", "--address", SOCKET, "--namespace", "k8s.io", *arguments], timeout=timeout)
 
 
+def reset() -> None:
+    """`down`, but what containerd has of images stays, for whoever tries the same again and again."""
+    down(keep_images=True)
+
+
 def down(*, keep_images: bool = False) -> None:
     """Stop everything that this cluster started and leave the machine as it was found."""
     began = time.monotonic()
