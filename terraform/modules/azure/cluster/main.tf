@@ -7,6 +7,13 @@ resource "azurerm_role_assignment" "network" {
   principal_type       = "ServicePrincipal"
 }
 
+resource "azurerm_role_assignment" "disks" {
+  scope                = var.disk_encryption_set_id
+  role_definition_name = "Reader"
+  principal_id         = var.key.principal_id
+  principal_type       = "ServicePrincipal"
+}
+
 resource "azurerm_kubernetes_cluster" "this" {
   #checkov:skip=CKV_AZURE_115:Private unless networks of operators are named, which the variable's rule keeps from being everybody
   #checkov:skip=CKV_AZURE_170:A variable decides: production has the service level
@@ -133,7 +140,7 @@ resource "azurerm_kubernetes_cluster" "this" {
     ignore_changes = [default_node_pool[0].node_count]
   }
 
-  depends_on = [azurerm_role_assignment.network]
+  depends_on = [azurerm_role_assignment.network, azurerm_role_assignment.disks]
 }
 
 resource "azurerm_kubernetes_cluster_node_pool" "this" {

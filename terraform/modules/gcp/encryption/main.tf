@@ -8,6 +8,8 @@ data "google_storage_project_service_account" "this" {}
 locals {
   number     = data.google_project.this.number
   has_copies = var.replica_region != ""
+  # Cloud KMS has another name than Cloud Storage for Europe.
+  multi_region = { eu = "europe", us = "us", asia = "asia" }[var.multi_region]
   agents = {
     disks    = "service-${local.number}@compute-system.iam.gserviceaccount.com"
     cluster  = "service-${local.number}@container-engine-robot.iam.gserviceaccount.com"
@@ -25,7 +27,7 @@ locals {
       postgres-replica = { location = var.replica_region, agent = local.agents.postgres }
       secrets-replica  = { location = var.replica_region, agent = local.agents.secrets }
       backup-replica   = { location = var.replica_region, agent = local.agents.backup }
-      objects-replica  = { location = var.multi_region, agent = local.agents.objects }
+      objects-replica  = { location = local.multi_region, agent = local.agents.objects }
     } : {},
   )
 }

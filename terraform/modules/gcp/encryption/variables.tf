@@ -24,7 +24,7 @@ variable "replica_region" {
 }
 
 variable "multi_region" {
-  description = "Key location of the two-region backup bucket: eu, us or asia."
+  description = "Where the two-region backup bucket belongs, as Cloud Storage calls it: eu, us or asia."
   type        = string
 
   validation {

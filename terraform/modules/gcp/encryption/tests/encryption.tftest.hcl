@@ -32,7 +32,7 @@ run "keys_of_copies_are_where_the_copies_are" {
   command = plan
 
   assert {
-    condition     = toset(keys(google_kms_key_ring.this)) == toset(["europe-west3", "europe-west4", "eu"])
+    condition     = toset(keys(google_kms_key_ring.this)) == toset(["europe-west3", "europe-west4", "europe"])
     error_message = "Keys must be in the region, in the other region and in the multi-region."
   }
 }
