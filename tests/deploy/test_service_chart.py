@@ -137,6 +137,7 @@ def test_a_sidecar_has_requests_and_limits_of_both_kinds(app: str, environment: 
     assert not absent, f"{app}: {absent} are missing; without a request no autoscaler can reckon."
 
 
+@pytest.mark.ac("phase-v:REL1:3")
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize("app", APPS)
 def test_a_pod_is_given_the_time_that_stopping_takes(app: str, environment: str) -> None:
@@ -209,6 +210,7 @@ def test_nothing_is_scaled_by_two() -> None:
             assert bool(scalers) == (replicas is None), f"{app}: replicas and an autoscaler fight at every sync."
 
 
+@pytest.mark.ac("phase-v:C3.2")
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_vpa_leaves_alone_what_an_autoscaler_goes_by(environment: str) -> None:
     for app in APPS:
@@ -221,7 +223,7 @@ def test_vpa_leaves_alone_what_an_autoscaler_goes_by(environment: str) -> None:
         assert is_off or not by & set(own.get("controlledResources", [])), f"{app}: two go by the same resource."
 
 
-@pytest.mark.ac("phase-v:C3.1:1", "phase-v:C3.1:2")
+@pytest.mark.ac("phase-v:C3.1")
 def test_services_that_answer_have_two_to_ten_replicas_at_70_per_cent() -> None:
     for app in APPS:
         for scaler in of_kind("HorizontalPodAutoscaler", release(app)):
@@ -310,7 +312,7 @@ def edges(app: str, direction: str, cloud: str = "local") -> set[tuple[str, int]
     return found
 
 
-@pytest.mark.ac("phase-v:SEC1:1")
+@pytest.mark.ac("phase-v:SEC1:1", "phase-v:C1.4")
 @pytest.mark.parametrize("app", APPS)
 def test_exactly_those_come_in_who_must(app: str) -> None:
     declared = dapr_apps()[app].values
@@ -406,6 +408,7 @@ def test_dapr_s_pods_listen_where_policies_let_through() -> None:
         assert f"app: {app}" in text and re.search(rf"containerPort: {port}\b", text), f"{app} is no pod at {port}."
 
 
+@pytest.mark.ac("phase-v:SEC2:1", "phase-v:SEC2:2")
 @pytest.mark.parametrize("app", APPS)
 def test_an_account_may_read_what_its_sidecar_hands_out_and_nothing_else(app: str) -> None:
     role = the("Role", release(app))
@@ -525,6 +528,7 @@ def test_the_edge_serves_every_grpc_service_of_the_contracts() -> None:
     )
 
 
+@pytest.mark.ac("phase-v:SEC1:4")
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize("app", APPS)
 def test_what_a_route_asks_of_its_gateway_exists(app: str, gateway: str) -> None:
