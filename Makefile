@@ -14,7 +14,7 @@ ARGS ?=
 export UV_DEFAULT_INDEX ?= $(or $(PIP_INDEX_URL),https://pypi.org/simple)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: help setup setup-tests run start stop status demo test check unit lint format generate bench chaos compose-test dr-drill
+.PHONY: help setup setup-tests run start stop status demo test check unit lint format generate bench chaos compose-test deploy-test dr-drill
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,10 @@ chaos: $(VENV)/synced ## Kill parts under load and count what was lost
 
 compose-test: $(VENV)/synced ## The same set in containers: up, story, restart, data still there (long)
 	@ISA_COMPOSE_TEST=1 $(BIN)/python -m pytest -q -s tests/compose/test_up.py $(ARGS)
+
+deploy-test: $(VENV)/synced ## A real Kubernetes on this machine, and all that git says in it (root; an hour the first time)
+	@$(ISA) setup --cluster
+	@ISA_DEPLOY_TEST=1 $(BIN)/python -m pytest -q -s tests/deploy/cluster $(ARGS)
 
 dr-drill: $(VENV)/synced ## Lose everything of a set of its own, restore it, compare what is there (minutes)
 	@ISA_DR_DRILL=1 $(BIN)/python -m pytest -q tests/integration/test_dr_drill.py $(ARGS)

@@ -328,6 +328,15 @@ def wait_for(names: list[str], *, within: float, at: str = "") -> dict[str, floa
     return done
 
 
+def wait_for_everything() -> None:
+    """Until all that git says runs; where it takes longest is said as it goes."""
+    services = [path.stem for path in sorted((worktree() / "charts" / "derived" / "services").glob("*.yaml"))]
+    releases = [path.stem for path in sorted((worktree() / "argocd" / "releases").glob("*.yaml"))]
+    components = [path.stem for path in sorted((worktree() / "argocd" / "platform").glob("*.yaml"))]
+    took = wait_for([f"{name}-{CLUSTER}" for name in (*components, *releases, *services)], within=1200)
+    say(f"{len(took)} applications are synced and healthy, the last after {max(took.values()):.0f} s.")
+
+
 def why(found: Mapping[str, Mapping[str, Any]], names: list[str]) -> str:
     lines = []
     for name in names:
