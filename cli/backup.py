@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
@@ -90,12 +88,12 @@ def log(folder: Folder) -> None:
     """Receive PostgreSQL's write-ahead log into the folder until Ctrl-C, so that any moment can be restored."""
 
     async def work() -> None:
-        async with postgres.log_kept(runtime_as_it_is(layout_from_environment()), folder):
+        async with postgres.log_kept(runtime_as_it_is(layout_from_environment()), folder) as ended:
             say("postgres", f"the log is received into {folder / postgres.LOG}")
-            await asyncio.Event().wait()
+            await ended
+        raise RecoveryError("PostgreSQL went away: start this again once it is back, or nothing later can be restored.")
 
-    with contextlib.suppress(typer.Exit):
-        attempt(work())
+    attempt(work())
 
 
 @app.command("restore")

@@ -72,8 +72,8 @@ async def backup(runtime: Runtime, root: Path) -> Backup:
 
 
 @asynccontextmanager
-async def log_kept(runtime: Runtime, root: Path) -> AsyncIterator[None]:
-    """Receive the write-ahead log as it is written, while the work inside lasts; every piece is synced."""
+async def log_kept(runtime: Runtime, root: Path) -> AsyncIterator[asyncio.Task[int]]:
+    """Receive the write-ahead log as it is written, every piece synced; yields what ends when the server goes."""
     folder = root / LOG
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     process = await asyncio.create_subprocess_exec(
@@ -89,7 +89,7 @@ async def log_kept(runtime: Runtime, root: Path) -> AsyncIterator[None]:
                 if process.returncode is not None:
                     raise RecoveryError(f"pg_receivewal failed:\n{(await drained).decode(errors='replace').strip()}")
                 await asyncio.sleep(0.1)
-        yield
+        yield asyncio.ensure_future(process.wait())
     finally:
         if process.returncode is None:
             process.terminate()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import hiredis
 import pytest
 
-from cli.recovery import configuration, kafka, redis
+from cli.recovery import configuration, kafka, redis, vectors
 from cli.recovery.drill import Report, row_of
 from cli.recovery.folder import MANIFEST, Backup, Damaged, RecoveryError, line_of
 from cli.recovery.whole import chosen, compare
@@ -185,3 +189,63 @@ def test_stores_are_restored_in_their_order_whatever_was_asked() -> None:
     assert chosen(["kafka", "postgres", "configuration"]) == ["configuration", "postgres", "kafka"]
     with pytest.raises(RecoveryError, match="no store 'mongo'"):
         chosen(["mongo"])
+
+
+class Snapshots(BaseHTTPRequestHandler):
+    """What Qdrant's documentation says of snapshots, on collections in memory."""
+
+    points: ClassVar[dict[str, int]] = {}
+    left: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        if self.path == "/collections":
+            self.answer({"collections": [{"name": name} for name in self.points]})
+        else:
+            name = self.path.split("/")[2]
+            self.send(f"{name} {self.points[name]}".encode())
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        name, path = self.path.split("/")[2], self.path.partition("?")[0]
+        if path.endswith("/points/count"):
+            self.answer({"count": self.points[name]})
+        elif path.endswith("/snapshots"):
+            self.left.append(name)
+            self.answer({"name": f"{name}-1.snapshot"})
+        else:
+            assert self.path.endswith("/snapshots/upload?priority=snapshot")
+            found = re.search(rb"\r\n\r\n(\S+) (\d+)\r\n", body)
+            self.points[found[1].decode()] = int(found[2])
+            self.answer(True)
+
+    def do_DELETE(self) -> None:
+        self.left.remove(self.path.split("/")[2])
+        self.answer(True)
+
+    def answer(self, result: object) -> None:
+        self.send(json.dumps({"result": result}).encode())
+
+    def send(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_server_is_asked_for_snapshots_and_left_without_them(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Snapshots) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        Snapshots.points.update({"org-a.one": 3, "org-b.two": 5})
+
+        made = vectors.backup_server(url, tmp_path)
+        Snapshots.points.clear()
+        vectors.restore_server(url, tmp_path)
+
+        assert made.items == 8
+        assert Snapshots.points == {"org-a.one": 3, "org-b.two": 5}
+        assert Snapshots.left == []
+        server.shutdown()
