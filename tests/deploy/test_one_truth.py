@@ -71,7 +71,7 @@ def test_what_is_derived_is_what_the_sources_say() -> None:
         [sys.executable, "-m", "charts.derive", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
-    assert done.returncode == 0, f"{done.stderr.strip()} Or run `make generate`, and commit charts/derived."
+    assert done.returncode == 0, f"Run `make generate`, and commit charts/derived. {done.stderr.strip()}"
 
 
 def test_each_app_has_derived_values_and_nothing_else_has() -> None:
@@ -193,6 +193,7 @@ def test_kafkas_password_is_where_its_users_look_for_it() -> None:
         )
         name, _, key = place.partition(":")
         assert variable == "KAFKA_PASSWORD"
+        assert name in secrets, f"charts/dapr-resources makes no Secret {name}, which the sidecar of {app} asks for."
         assert secrets[name]["spec"]["data"][0] | {"remoteRef": None} == {"secretKey": key, "remoteRef": None}
         for trigger in (each for each in service_manifests(app) if each["kind"] == "TriggerAuthentication"):
             for reference in trigger["spec"]["secretTargetRef"]:
