@@ -123,7 +123,8 @@ class GoogleSchema:
             kind = "map" if declared["collection"]["kind"] == "map" else "list"
             return [kind, self.type_of(declared["collection"]["elementtype"])]
         if "primitive" in declared:
-            return {"boolean": "bool", "any": "dynamic"}.get(declared["primitive"], declared["primitive"])
+            primitive: str = declared["primitive"]
+            return {"boolean": "bool", "any": "dynamic"}.get(primitive, primitive)
         name: str = declared["fqn"]
         wrappers: dict[str, Type] = {
             "cdktf.IResolvable": "bool",

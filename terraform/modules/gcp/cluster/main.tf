@@ -115,8 +115,7 @@ resource "google_container_cluster" "this" {
   }
 
   security_posture_config {
-    mode               = "BASIC"
-    vulnerability_mode = "VULNERABILITY_BASIC"
+    mode = "BASIC"
   }
 
   vertical_pod_autoscaling {
@@ -158,7 +157,7 @@ resource "google_container_cluster" "this" {
   }
 
   monitoring_config {
-    enable_components = ["SYSTEM_COMPONENTS", "APISERVER", "CONTROLLER_MANAGER", "SCHEDULER", "STORAGE", "POD", "DEPLOYMENT", "STATEFULSET", "HPA"]
+    enable_components = ["SYSTEM_COMPONENTS"] # the others want Google's Prometheus
 
     managed_prometheus {
       enabled = false # the charts bring Prometheus' own resources

@@ -178,7 +178,6 @@ module "monitoring" {
   alarm_emails          = var.alarm_emails
   postgres_instance     = module.postgres.instance
   redis_instance        = module.redis.instance
-  kafka_cluster         = module.kafka.cluster_id
   rotation_subscription = module.secrets.rotation_subscription
   log_days              = var.log_days
   billing_account       = var.billing_account

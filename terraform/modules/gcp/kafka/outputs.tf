@@ -14,11 +14,6 @@ output "password" {
   sensitive   = true
 }
 
-output "cluster_id" {
-  description = "Id of the cluster, as metrics call it."
-  value       = google_managed_kafka_cluster.this.cluster_id
-}
-
 output "topics" {
   description = "Names of the topics."
   value       = keys(google_managed_kafka_topic.this)

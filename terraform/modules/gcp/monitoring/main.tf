@@ -29,18 +29,13 @@ locals {
       filter    = "resource.type = \"cloudsql_database\" AND resource.labels.database_id = \"${local.database}\" AND metric.type = \"cloudsql.googleapis.com/database/postgresql/num_backends\""
       threshold = 160
       aligner   = "ALIGN_MAX"
+      reducer   = "REDUCE_SUM" # over the databases of the instance
     }
     redis-memory = {
       what      = "Redis uses more than 80 % of its memory; full, it refuses writes"
       filter    = "resource.type = \"redis_instance\" AND resource.labels.instance_id = monitoring.regex.full_match(\".*/${var.redis_instance}\") AND metric.type = \"redis.googleapis.com/stats/memory/usage_ratio\""
       threshold = 0.8
       aligner   = "ALIGN_MAX"
-    }
-    kafka-cpu = {
-      what      = "A Kafka broker uses more than 80 % of its processors"
-      filter    = "resource.type = \"managedkafka.googleapis.com/Cluster\" AND resource.labels.cluster_id = \"${var.kafka_cluster}\" AND metric.type = \"managedkafka.googleapis.com/cpu/core_usage_ratio\""
-      threshold = 0.8
-      aligner   = "ALIGN_MEAN"
     }
     nat-ports = {
       what      = "The NAT drops connections, as its addresses have no ports left"
@@ -86,8 +81,9 @@ resource "google_monitoring_alert_policy" "this" {
       duration        = "300s"
 
       aggregations {
-        alignment_period   = "300s"
-        per_series_aligner = each.value.aligner
+        alignment_period     = "300s"
+        per_series_aligner   = each.value.aligner
+        cross_series_reducer = lookup(each.value, "reducer", "REDUCE_NONE")
       }
     }
   }

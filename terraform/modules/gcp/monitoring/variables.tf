@@ -29,11 +29,6 @@ variable "redis_instance" {
   type        = string
 }
 
-variable "kafka_cluster" {
-  description = "Id of the Kafka cluster."
-  type        = string
-}
-
 variable "rotation_subscription" {
   description = "Subscription in which a message waits for each secret that is due."
   type        = string

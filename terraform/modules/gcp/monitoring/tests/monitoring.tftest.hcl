@@ -7,7 +7,6 @@ variables {
   alarm_emails          = ["platform@example.com"]
   postgres_instance     = "isa-prod"
   redis_instance        = "isa-prod"
-  kafka_cluster         = "isa-prod"
   rotation_subscription = "isa-prod-secret-rotation"
   log_days              = 365
   billing_account       = "012345-6789AB-CDEF01"
@@ -18,7 +17,7 @@ run "every_managed_service_has_an_alert" {
   command = plan
 
   assert {
-    condition     = alltrue([for name in ["postgres-cpu", "postgres-disk", "postgres-connections", "redis-memory", "kafka-cpu", "nat-ports", "secrets-due"] : contains(keys(google_monitoring_alert_policy.this), name)])
+    condition     = alltrue([for name in ["postgres-cpu", "postgres-disk", "postgres-connections", "redis-memory", "nat-ports", "secrets-due"] : contains(keys(google_monitoring_alert_policy.this), name)])
     error_message = "Each managed service must have its alerts."
   }
 }
@@ -29,6 +28,15 @@ run "alerts_name_our_resources" {
   assert {
     condition     = strcontains(google_monitoring_alert_policy.this["postgres-cpu"].conditions[0].condition_threshold[0].filter, "example-isa:isa-prod") && strcontains(google_monitoring_alert_policy.this["secrets-due"].conditions[0].condition_threshold[0].filter, "isa-prod-secret-rotation")
     error_message = "An alert must watch the environment's own resources."
+  }
+}
+
+run "connections_are_counted_over_all_databases" {
+  command = plan
+
+  assert {
+    condition     = google_monitoring_alert_policy.this["postgres-connections"].conditions[0].condition_threshold[0].aggregations[0].cross_series_reducer == "REDUCE_SUM"
+    error_message = "The limit of connections is the instance's; the metric has a series for each database."
   }
 }
 
