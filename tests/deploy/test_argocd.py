@@ -275,8 +275,12 @@ def answer_of(*arguments: str | Path) -> str:
 # --- Health and differences -------------------------------------------------------------------------------------------
 
 
-def application_set(*states: str, annotations: dict[str, str] | None = None, **status: Any) -> Document:
-    resources = [{"name": f"app{index}", "health": {"status": state}} for index, state in enumerate(states)]
+def application_set(
+    *states: str, sync: str = "Synced", annotations: dict[str, str] | None = None, **status: Any
+) -> Document:
+    resources = [
+        {"name": f"app{index}", "status": sync, "health": {"status": state}} for index, state in enumerate(states)
+    ]
     return thing("argoproj.io/v1alpha1", "ApplicationSet", annotations, status={"resources": resources, **status})
 
 
@@ -294,6 +298,7 @@ STATES = [
     (thing("argoproj.io/v1alpha1", "Application"), "Progressing", "Not looked at"),
     (application_set("Healthy", "Healthy"), "Healthy", "Every Application"),
     (application_set("Healthy", "Progressing"), "Progressing", "Waiting for app1"),
+    (application_set("Healthy", sync="OutOfSync"), "Progressing", "Waiting for app0"),
     (application_set("Healthy", "Missing"), "Progressing", "Waiting for app1"),
     (application_set("Degraded", "Progressing", "Healthy"), "Degraded", "Degraded: app0"),
     (application_set("Healthy", conditions=[ERROR]), "Degraded", "no such annotation"),
