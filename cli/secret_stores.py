@@ -44,13 +44,11 @@ class SecretsManager:
     def put(self, name: str, value: str) -> None:
         """Write the value; Redis learns its password first: a failure between the two is mended by the next run."""
         if name == "redis-password":
-            mode = {"Type": "password", "Passwords": [value]}
-            user = {"UserId": f"{self.prefix}default", "AccessString": f"on {LOGIN}", "AuthenticationMode": mode}
-            self._aws("elasticache", "modify-user", "--cli-input-json", "file:///dev/stdin", given=json.dumps(user))
-        entry = {"SecretId": self.prefix + name, "SecretString": value}
-        self._aws(
-            "secretsmanager", "put-secret-value", "--cli-input-json", "file:///dev/stdin", given=json.dumps(entry)
-        )
+            user = ("--user-id", f"{self.prefix}default", "--access-string", f"on {LOGIN}")
+            mode = json.dumps({"Type": "password", "Passwords": [value]})
+            self._aws("elasticache", "modify-user", *user, "--authentication-mode", "file:///dev/stdin", given=mode)
+        entry = ("--secret-id", self.prefix + name, "--secret-string", "file:///dev/stdin")
+        self._aws("secretsmanager", "put-secret-value", *entry, given=value)
 
     def _aws(self, *command: str, given: str = "") -> str:
         return run("aws", "--region", self.place, *command, given=given)

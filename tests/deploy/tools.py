@@ -27,6 +27,8 @@ PROGRAMS = {
     "appsets": ("argocd", "appsets"),
     "actionlint": ("actionlint", "actionlint"),
     "checkov": ("checkov", "checkov"),
+    "moto_server": ("moto", "moto_server"),
+    "aws": ("moto", "aws"),
 }
 """Name -> engine of engines.toml, and its file in the engine's `bin`."""
 MIRRORS = ("~/.terraform.d/plugins", "/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "/opt/*")

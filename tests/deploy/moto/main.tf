@@ -28,7 +28,6 @@ provider "aws" {
     ec2            = var.endpoint
     iam            = var.endpoint
     kms            = var.endpoint
-    logs           = var.endpoint
     rds            = var.endpoint
     route53        = var.endpoint
     s3             = var.endpoint

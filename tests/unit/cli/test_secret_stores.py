@@ -113,11 +113,11 @@ def test_redis_is_switched_on_with_the_password_that_is_stored(cloud: Cloud) -> 
 
     calls = cloud.told()
     (at,) = [i for i, (words, _) in enumerate(calls) if "elasticache" in words]
-    user, entry = json.loads(calls[at][1]), json.loads(calls[at + 1][1])
-    assert user["UserId"] == "isa-dev-default"
-    assert user["AccessString"] == f"on {LOGIN}"
-    assert user["AuthenticationMode"] == {"Type": "password", "Passwords": [entry["SecretString"]]}
-    assert entry["SecretId"] == "isa-dev-redis-password"
+    (user, mode), (entry, value) = calls[at], calls[at + 1]
+    assert user[user.index("--user-id") + 1] == "isa-dev-default"
+    assert user[user.index("--access-string") + 1] == f"on {LOGIN}"
+    assert entry[entry.index("--secret-id") + 1] == "isa-dev-redis-password"
+    assert json.loads(mode) == {"Type": "password", "Passwords": [value]}
 
 
 @pytest.mark.parametrize("cloud", ["aws"], indirect=True)
@@ -140,7 +140,7 @@ def test_a_failure_of_the_program_is_told_without_the_value(cloud: Cloud, monkey
 
     assert answer.exit_code == 1
     assert "AccessDenied" in answer.output
-    assert "SecretString" not in answer.output
+    assert "Passwords" not in answer.output
 
 
 @pytest.mark.parametrize("cloud", ["azure"], indirect=True)
