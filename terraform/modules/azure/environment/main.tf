@@ -173,6 +173,7 @@ module "identity" {
   name                = local.name
   location            = var.location
   resource_group_name = azurerm_resource_group.this.name
+  resource_group_id   = azurerm_resource_group.this.id
   oidc_issuer_url     = module.cluster.oidc_issuer_url
   services            = local.services
   vault_id            = module.secrets.vault_id

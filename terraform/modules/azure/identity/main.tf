@@ -15,11 +15,12 @@ locals {
   ]...)
   # Event Hubs is entered with a connection string, so the services' identity has no rights of its own.
   rights = {
-    external-secrets = { role = "Key Vault Secrets User", scope = var.vault_id }
-    cert-manager     = { role = "DNS Zone Contributor", scope = var.dns_zone_id }
-    external-dns     = { role = "DNS Zone Contributor", scope = var.dns_zone_id }
-    loki             = { role = "Storage Blob Data Contributor", scope = var.container_ids["loki"] }
-    backup           = { role = "Storage Blob Data Contributor", scope = var.container_ids["backup"] }
+    external-secrets = { workload = "external-secrets", role = "Key Vault Secrets User", scope = var.vault_id }
+    cert-manager     = { workload = "cert-manager", role = "DNS Zone Contributor", scope = var.dns_zone_id }
+    external-dns     = { workload = "external-dns", role = "DNS Zone Contributor", scope = var.dns_zone_id }
+    zones            = { workload = "external-dns", role = "Reader", scope = var.resource_group_id } # it looks for its zone there
+    loki             = { workload = "loki", role = "Storage Blob Data Contributor", scope = var.container_ids["loki"] }
+    backup           = { workload = "backup", role = "Storage Blob Data Contributor", scope = var.container_ids["backup"] }
   }
 }
 
@@ -46,6 +47,6 @@ resource "azurerm_role_assignment" "this" {
 
   scope                = each.value.scope
   role_definition_name = each.value.role
-  principal_id         = azurerm_user_assigned_identity.this[each.key].principal_id
+  principal_id         = azurerm_user_assigned_identity.this[each.value.workload].principal_id
   principal_type       = "ServicePrincipal"
 }

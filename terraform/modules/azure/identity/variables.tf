@@ -18,6 +18,11 @@ variable "resource_group_name" {
   type        = string
 }
 
+variable "resource_group_id" {
+  description = "Id of the resource group."
+  type        = string
+}
+
 variable "oidc_issuer_url" {
   description = "Who signs the tokens of the cluster's service accounts."
   type        = string

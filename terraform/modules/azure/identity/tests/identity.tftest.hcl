@@ -6,6 +6,7 @@ variables {
   name                = "isa-prod"
   location            = "westeurope"
   resource_group_name = "isa-prod"
+  resource_group_id   = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/isa-prod"
   oidc_issuer_url     = "https://westeurope.oic.prod-aks.azure.com/22222222-2222-2222-2222-222222222222/33333333-3333-3333-3333-333333333333/"
   services            = ["tasks", "users"]
   vault_id            = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/isa-prod/providers/Microsoft.KeyVault/vaults/isa-prod-secr-a1b2c3"
