@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -121,6 +122,14 @@ def test_strimzi_has_every_topic_of_the_manifest_and_no_other(environment: str) 
         assert spec["config"]["min.insync.replicas"] <= spec["replicas"], f"{name}: nobody could write it."
         same = {key: value for key, value in wanted[name].config.items() if key != "min.insync.replicas"}
         assert {key: str(value) for key, value in spec["config"].items() if key != "min.insync.replicas"} == same
+
+
+def test_a_single_broker_has_topics_as_wide_as_productions() -> None:
+    """Else autoscalers, which go by derived partitions, would be tried on other topics than they meet."""
+    schema = json.loads((CHARTS / "dapr-resources/values.schema.json").read_text())
+    for environment in schema["properties"]["topics"]["properties"]["environment"]["enum"]:
+        wide = {name: topic.partitions for name, topic in manifest(environment).items()}
+        assert wide == {name: topic["partitions"] for name, topic in derived("topics")["topics"].items()}
 
 
 def test_every_subscription_and_its_dead_letters_have_a_topic() -> None:

@@ -77,7 +77,7 @@ def applied(fake: FakeCluster, wanted: dict[str, Topic]) -> list[str]:
     return [f"{change.topic}: {change.what}" for change in changes]
 
 
-@pytest.mark.parametrize("environment", ["local", "production"])
+@pytest.mark.parametrize("environment", ["local", "single-broker", "production"])
 def test_every_event_has_its_topic_and_its_dead_letters(environment: str) -> None:
     wanted = manifest(environment)
 
@@ -153,7 +153,7 @@ def test_a_duration_that_is_none_is_refused(text: str) -> None:
 
 
 def test_an_unknown_environment_is_told_the_known_ones() -> None:
-    with pytest.raises(typer.BadParameter, match="local, production"):
+    with pytest.raises(typer.BadParameter, match="local, single-broker, production"):
         manifest("staging")
 
 
