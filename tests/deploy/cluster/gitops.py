@@ -125,6 +125,8 @@ def settle(tree: Path) -> None:
     edit(tree / "charts" / "dapr-resources" / "values.yaml", local_topics)
     edit(tree / "charts" / "service" / "values.yaml", local_service)
     (tree / "charts" / "derived" / "services" / "qdrant-grpc.yaml").unlink()
+    for path in (tree / "charts" / "values").glob("*.yaml"):
+        edit(path, local_room)
 
 
 def local_metrics_server(document: Any) -> None:
@@ -138,19 +140,27 @@ def local_cloud(document: Any) -> None:
 
 def local_data(document: Any) -> None:
     document["qdrant"]["enabled"] = False
+    for engine in document.values():
+        if isinstance(engine, dict) and "resources" in engine:
+            engine["resources"]["requests"]["cpu"] = "20m"
 
 
 def local_topics(document: Any) -> None:
-    document["topics"]["environment"] = "local"
+    document["topics"]["environment"] = "single-broker"
 
 
 def local_service(document: Any) -> None:
     document["resources"]["cpu"]["request"] = document["sidecar"]["cpu"]["request"] = "20m"
 
 
+def local_room(document: Any) -> None:
+    document.pop("edge", None)  # no gateway's controller is here, and a route that none accepts is never healthy
+    document.get("resources", {}).get("cpu", {})["request"] = "20m"
+
+
 def edit(path: Path, change: Callable[[Any], None]) -> None:
     """Change a YAML file."""
-    document = yaml.safe_load(path.read_text())
+    document = yaml.safe_load(path.read_text()) or {}
     change(document)
     path.write_text(yaml.safe_dump(document, sort_keys=False))
 
