@@ -6,15 +6,16 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from isa_common import DeadlineExceeded, Unavailable
-from runtime import postgres
+from runtime import kafka, postgres
 from runtime.engines import Engines, load_engines
 from runtime.layout import Layout, layout_from_environment
 
@@ -72,6 +73,37 @@ class Program:
         """Stop it or let it go on."""
         assert self._process is not None
         self._process.send_signal(number)
+
+
+@asynccontextmanager
+async def kafka_of(folder: Path, properties: str, *options: str) -> AsyncIterator[None]:
+    """Run one broker that is its own controller, with these properties too; the options are those of its format."""
+    engines = Engines(layout_from_environment(), load_engines())
+    controller, file = f"127.0.0.1:{free_port()}", folder / "server.properties"
+    file.write_text(f"""\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{controller}
+controller.listener.names=CONTROLLER
+log.dirs={folder / "data"}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=4194304
+{properties.replace("CONTROLLER://", f"CONTROLLER://{controller}")}
+""")
+    java = [str(engines.java), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *kafka.LOGGING,
+            "-cp", kafka.classpath(engines)]  # fmt: skip
+    format_ = [*java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(file), *options]
+    done = await asyncio.to_thread(subprocess.run, format_, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    server = Program(*java, "kafka.Kafka", str(file), log=folder / "log")
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.end()
 
 
 async def until_served(call: Callable[[], Awaitable[object]]) -> None:

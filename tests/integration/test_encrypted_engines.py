@@ -11,7 +11,6 @@ import ipaddress
 import json
 import os
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -33,12 +32,12 @@ from kernel import kafka as login
 from kernel import lag, telemetry
 from kernel.events import Record
 from kernel.settings import KafkaLogin
-from runtime import kafka, postgres
+from runtime import postgres
 from runtime.engines import Engines, load_engines
 from runtime.layout import CHECKOUT, layout_from_environment
 from runtime.secrets import DATABASES, ROLES
 from tests.conformance.conftest import FakeParts, Secrets, person, serving
-from tests.integration.private import PATIENCE, Postgres, Program, free_port, until_served
+from tests.integration.private import PATIENCE, Postgres, Program, free_port, kafka_of, until_served
 
 SECOND = timedelta(seconds=1)
 AWAY = (Unavailable, DeadlineExceeded)
@@ -318,10 +317,9 @@ class Broker:
 async def broker(tmp_path_factory: pytest.TempPathFactory, trusted: Authority) -> AsyncIterator[Broker]:
     """A broker with a user, `alice`."""
     folder = tmp_path_factory.mktemp("kafka")
-    engines = Engines(layout_from_environment(), load_engines())
     pem = folder / "server.pem"
     pem.write_bytes(trusted.key.read_bytes() + trusted.certificate.read_bytes() + trusted.ca.read_bytes())
-    inner, controller, passwords, tokens = (f"127.0.0.1:{free_port()}" for _ in range(4))
+    inner, passwords, tokens = (f"127.0.0.1:{free_port()}" for _ in range(3))
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     plain = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="secret";'
     oauth = (
@@ -329,14 +327,9 @@ async def broker(tmp_path_factory: pytest.TempPathFactory, trusted: Authority) -
         ' unsecuredLoginStringClaim_sub="broker";'
     )
     listeners = f"INNER://{inner},PASSWORDS://{passwords},TOKENS://{tokens}"
-    file = folder / "server.properties"
-    file.write_text(f"""\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{controller}
-controller.listener.names=CONTROLLER
+    properties = f"""\
 inter.broker.listener.name=INNER
-listeners={listeners},CONTROLLER://{controller}
+listeners={listeners},CONTROLLER://
 advertised.listeners={listeners}
 listener.security.protocol.map=INNER:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORDS:SASL_SSL,TOKENS:SASL_PLAINTEXT
 listener.name.passwords.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
@@ -346,28 +339,12 @@ listener.name.passwords.ssl.keystore.type=PEM
 listener.name.passwords.ssl.keystore.location={pem}
 listener.name.tokens.sasl.enabled.mechanisms=OAUTHBEARER
 listener.name.tokens.oauthbearer.sasl.jaas.config={oauth}
-log.dirs={folder / "data"}
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-log.cleaner.dedupe.buffer.size=4194304
-""")
-    java = [str(engines.java), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *kafka.LOGGING,
-            "-cp", kafka.classpath(engines)]  # fmt: skip
-    format_ = [*java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(file),
-               "--add-scram", "SCRAM-SHA-512=[name=alice,password=secret]"]  # fmt: skip
-    done = await asyncio.to_thread(subprocess.run, format_, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    server = Program(*java, "kafka.Kafka", str(file), log=folder / "log")
-    await server.start()
-    try:
+"""
+    async with kafka_of(folder, properties, "--add-scram", "SCRAM-SHA-512=[name=alice,password=secret]"):
         cluster = topics.Cluster(inner)
         await asyncio.to_thread(cluster.wait, 60)
         await asyncio.to_thread(cluster.create, topics.Topic(name="task.created", partitions=1, replication_factor=1))
         yield Broker(passwords, tokens)
-    finally:
-        await server.end()
 
 
 def as_alice(monkeypatch: pytest.MonkeyPatch, ca: Path, mechanism: str = "SCRAM-SHA-512") -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -36,12 +35,9 @@ from confluent_kafka.admin import (
 )
 
 from cli import topics
-from runtime import kafka
-from runtime.engines import Engines, load_engines
-from runtime.layout import layout_from_environment
 from tests.architecture.tree import dapr_apps
 from tests.deploy.rendering import Release, manifests
-from tests.integration.private import PATIENCE, Program, binary, free_port
+from tests.integration.private import PATIENCE, Program, binary, free_port, kafka_of
 from tests.integration.test_encrypted_engines import authority
 
 PASSWORD = "of-everybody"
@@ -104,20 +100,14 @@ async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brok
     """A broker with the topics, users and rights of the chart."""
     folder = tmp_path_factory.mktemp("kafka")
     trusted = authority(folder)
-    engines = Engines(layout_from_environment(), load_engines())
     pem = folder / "server.pem"
     pem.write_bytes(trusted.key.read_bytes() + trusted.certificate.read_bytes() + trusted.ca.read_bytes())
-    inner, controller, logins = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    inner, logins = (f"127.0.0.1:{free_port()}" for _ in range(2))
     (declared,) = rendered("messaging", "Kafka")
     settings = "\n".join(f"{name}={str(value).lower()}" for name, value in declared["spec"]["kafka"]["config"].items())
-    file = folder / "server.properties"
-    file.write_text(f"""\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{controller}
-controller.listener.names=CONTROLLER
+    properties = f"""\
 inter.broker.listener.name=INNER
-listeners=INNER://{inner},SERVICES://{logins},CONTROLLER://{controller}
+listeners=INNER://{inner},SERVICES://{logins},CONTROLLER://
 advertised.listeners=INNER://{inner},SERVICES://{logins}
 listener.security.protocol.map=INNER:PLAINTEXT,CONTROLLER:PLAINTEXT,SERVICES:SASL_SSL
 listener.name.services.sasl.enabled.mechanisms=SCRAM-SHA-512
@@ -126,24 +116,11 @@ listener.name.services.ssl.keystore.type=PEM
 listener.name.services.ssl.keystore.location={pem}
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
-log.dirs={folder / "data"}
-offsets.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-log.cleaner.dedupe.buffer.size=4194304
 {settings}
-""")
-    java = [str(engines.java), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *kafka.LOGGING,
-            "-cp", kafka.classpath(engines)]  # fmt: skip
-    format_ = [*java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(file)]
-    done = await asyncio.to_thread(subprocess.run, format_, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    server = Program(*java, "kafka.Kafka", str(file), log=folder / "log")
-    await server.start()
-    try:
+"""
+    async with kafka_of(folder, properties):
         await asyncio.to_thread(prepare, topics.Cluster(inner))
         yield Broker(logins, inner, trusted.ca)
-    finally:
-        await server.end()
 
 
 def prepare(cluster: topics.Cluster) -> None:

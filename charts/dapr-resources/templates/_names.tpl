@@ -42,7 +42,7 @@ annotations: {{- include "isa.wave" . | nindent 2 }}
     name: kafka-ca
     key: kafka-ca
 {{- else }}
-- name: saslMechanism # PLAIN inside TLS, in Dapr's spelling
+- name: saslMechanism # PLAIN inside TLS, in Dapr's spelling: it has no source of tokens for the identities of Google and Azure
   value: PLAINTEXT
 - name: saslUsername
   value: {{ required "global.platform.kafkaUsername is missing: as whom Kafka knows us." $platform.kafkaUsername | quote }}
