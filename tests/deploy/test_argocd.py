@@ -291,6 +291,7 @@ def thing(version: str, kind: str, annotations: dict[str, str] | None = None, **
 
 ERROR = {"type": "ErrorOccurred", "status": "True", "message": "no such annotation"}
 DAPR = "dapr.io/v1alpha1"
+PLACED = {"volume.kubernetes.io/selected-node": "a"}
 STATES = [
     (thing("argoproj.io/v1alpha1", "Application", status={"health": {"status": "Healthy"}}), "Healthy", ""),
     (thing("argoproj.io/v1alpha1", "Application", status={"health": {"status": "Degraded"}}), "Degraded", ""),
@@ -307,6 +308,10 @@ STATES = [
     (thing(DAPR, "Component", spec={"type": "pubsub.kafka"}, scopes=["tasks"]), "Healthy", "For tasks"),
     (thing(DAPR, "Component", spec={"type": "pubsub.kafka"}, scopes=[]), "Degraded", "every app"),
     (thing(DAPR, "Component", spec={"type": "pubsub.kafka"}), "Degraded", "every app"),
+    (thing("v1", "PersistentVolumeClaim", status={"phase": "Bound"}), "Healthy", "Bound"),
+    (thing("v1", "PersistentVolumeClaim", status={"phase": "Pending"}), "Healthy", "uses it first"),
+    (thing("v1", "PersistentVolumeClaim", PLACED, status={"phase": "Pending"}), "Progressing", "being made"),
+    (thing("v1", "PersistentVolumeClaim", status={"phase": "Lost"}), "Degraded", "gone"),
     (thing("dapr.io/v2alpha1", "Subscription", spec={"topic": "a"}, scopes=["audit"]), "Healthy", "For audit"),
     (thing("dapr.io/v2alpha1", "Subscription", spec={"topic": "a"}), "Degraded", "every app"),
     (thing(DAPR, "Configuration", spec={"accessControl": {"defaultAction": "deny"}}), "Healthy", ""),
