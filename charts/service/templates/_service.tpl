@@ -72,6 +72,11 @@ KAFKA_SASL_USERNAME: {{ .Values.global.platform.kafkaUsername | default .Values.
 {{- end }}
 {{- end }}
 
+{{/* Whether Redis is an authority of its own: Memorystore is, and dapr-resources brings its certificate. */}}
+{{- define "service.ownRedisAuthority" -}}
+{{- if and (has "redis" .Values.engines) (eq .Values.global.cloud "gcp") }}true{{ end }}
+{{- end }}
+
 {{/* The room's environment, as a map: docs/reference/configuration.md. */}}
 {{- define "service.environment" -}}
 {{- $global := .Values.global }}
@@ -102,6 +107,9 @@ POSTGRES_ADVERTISE: $(POD_IP):{{ $.Values.service.port }}
 REDIS_HOST: {{ $global.platform.redisHost }}
 REDIS_PORT: {{ $global.platform.redisPort | quote }}
 REDIS_TLS: {{ ne $global.cloud "local" | quote }}
+{{- if include "service.ownRedisAuthority" $ }}
+REDIS_TLS_CA: /etc/isa/redis/redis-ca
+{{- end }}
 {{- else if eq . "nats" }}
 NATS_URL: {{ $global.engines.natsUrl }}
 {{- else if eq . "loki" }}
