@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,37 @@ def test_kafkas_password_is_where_its_users_look_for_it() -> None:
 def service_manifests(app: str) -> list[dict[str, Any]]:
     """Return what the chart of services makes of an app on a bare cluster in production."""
     return manifests(Release(chart="service", name=app, environment="prod", cloud="local"))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_namespace_has_room_for_every_service_at_its_most(environment: str) -> None:
+    release = Release(chart="dapr-resources", name="dapr-resources", environment=environment, cloud="aws")
+    (quota,) = (each["spec"]["hard"] for each in manifests(release) if each["kind"] == "ResourceQuota")
+
+    needed = dict.fromkeys(quota, 0.0)
+    for app in dapr_apps():
+        found = {each["kind"]: each.get("spec") for each in manifests(replace(release, chart="service", name=app))}
+        replicas = found.get("HorizontalPodAutoscaler", {}).get("maxReplicas")
+        replicas = replicas or found.get("ScaledObject", {}).get("maxReplicaCount") or found["Deployment"]["replicas"]
+        pods = replicas + 1  # one more while a version is replaced
+        template = found["Deployment"]["template"]
+        sidecar, (room,) = template["metadata"]["annotations"], template["spec"]["containers"]
+        needed["pods"] += pods
+        for name in needed.keys() - {"pods"}:
+            kind, resource = name.split(".")
+            needed[name] += pods * amount(room["resources"][kind][resource])
+            needed[name] += pods * amount(sidecar[f"dapr.io/sidecar-{resource}-{kind.removesuffix('s')}"])
+    for name, value in needed.items():
+        assert value <= amount(quota[name]), (
+            f"{environment}: services at their most take {value:g} of {name}, and charts/dapr-resources/values.yaml"
+            f" lets the namespace have {quota[name]}."
+        )
+
+
+def amount(text: str) -> float:
+    """Return a quantity of Kubernetes as a number."""
+    number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(text)).groups()  # type: ignore[union-attr]
+    return float(number) * {"": 1, "m": 0.001, "Mi": 2**20, "Gi": 2**30}[unit]
 
 
 def test_terraform_takes_its_topics_from_the_derived_file() -> None:
