@@ -10,14 +10,13 @@ import bisect
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
@@ -39,6 +38,8 @@ NO_LEADER = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
 )
 SEGMENT = re.compile(r"(\d{20})-(\d{20})\.jsonl")
 """A file of records: the first offset in it, and the one after the last."""
@@ -172,22 +173,19 @@ def stored(folder: Path, topic: str, partition: int) -> Iterator[dict[str, Any]]
 def restore(brokers: str, root: Path) -> Backup:
     """Make the topics, write every record to its partition, and put every group where it was."""
     backup = Backup.open(root, STORE)
-    cluster = Cluster(brokers)
-    make_topics(cluster, backup)
-    names = sorted(backup.facts["topics"])
-    if taken := [
-        f"{topic}/{number}" for (topic, number), (low, high) in ranges_of(cluster, names).items() if low != high
-    ]:
-        raise RecoveryError(f"{taken[0]} has records already: restore into topics that are empty.")
+    make_topics(Cluster(brokers), backup)
+    everything = [(name, at) for name, facts in backup.facts["topics"].items() for at in range(facts["partitions"])]
+    for (topic, partition), (low, high) in ranges_of(brokers, everything).items():
+        if low != high:
+            raise RecoveryError(f"{topic}/{partition} has records already: restore into topics that are empty.")
     producer = Producer({**client(brokers), "enable.idempotence": True, "message.max.bytes": 6 << 20, "linger.ms": 20})
     offsets: dict[tuple[str, int], list[int]] = {}
-    for topic, facts in backup.facts["topics"].items():
-        for partition in range(facts["partitions"]):
-            rows = stored(backup.folder, topic, partition)
-            offsets[topic, partition] = [put(producer, topic, partition, row) for row in rows]
+    for topic, partition in everything:
+        rows = stored(backup.folder, topic, partition)
+        offsets[topic, partition] = [put(producer, topic, partition, row) for row in rows]
     if left := producer.flush(TIMEOUT):
         raise RecoveryError(f"Kafka did not take {left} records within {TIMEOUT:.0f} s.")
-    ends = cluster.ranges(names)
+    ends = ranges_of(brokers, everything)
     for (topic, partition), known in offsets.items():
         if (found := ends[topic, partition][1]) != len(known):
             raise RecoveryError(f"{topic}/{partition} has {found} records, the backup {len(known)}.")
@@ -198,34 +196,50 @@ def restore(brokers: str, root: Path) -> Backup:
             if (topic, partition) in offsets
         ]
         if positions:
-            commit(cluster, group, positions)
+            commit(brokers, group, positions)
     return backup
 
 
-def ranges_of(cluster: Cluster, names: list[str]) -> dict[tuple[str, int], tuple[int, int]]:
-    """Return the first and the next offset of every partition, once each has a leader: a new topic's are late."""
+def ranges_of(brokers: str, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return the first and the next offset of partitions, once each has a leader: a new topic's are late."""
     patience = time.monotonic() + TIMEOUT
-    while True:
-        try:
-            return cluster.ranges(names)
-        except KafkaException as error:
-            if error.args[0].code() not in NO_LEADER or time.monotonic() > patience:
-                raise
-            time.sleep(PAUSE)
+    consumer = Consumer({**client(brokers), "group.id": "isa-backup", "enable.auto.commit": False})
+    found: dict[tuple[str, int], tuple[int, int]] = {}
+    try:
+        for topic, partition in partitions:
+            while (topic, partition) not in found:
+                try:
+                    where = TopicPartition(topic, partition)
+                    found[topic, partition] = consumer.get_watermark_offsets(where, timeout=TIMEOUT)
+                except KafkaException as error:
+                    if error.args[0].code() not in NO_LEADER or time.monotonic() > patience:
+                        raise
+                    time.sleep(PAUSE)
+    finally:
+        consumer.close()
+    return found
 
 
-def commit(cluster: Cluster, group: str, positions: list[TopicPartition]) -> None:
-    """Put a group where it was, and see that it is there: a coordinator that is only starting takes a part of it."""
+def commit(brokers: str, group: str, positions: list[TopicPartition]) -> None:
+    """Put a group where it was, and see that it is there: a coordinator that only starts refuses, or takes a part."""
     wanted = {(each.topic, each.partition): each.offset for each in positions}
     patience = time.monotonic() + TIMEOUT
-    while True:
-        request = ConsumerGroupTopicPartitions(group, positions)
-        cluster.admin.alter_consumer_group_offsets([request])[group].result(TIMEOUT)
-        if cluster.committed(group) == wanted:
-            return
-        if time.monotonic() > patience:
-            raise RecoveryError(f"Kafka does not keep how far {group} has come.")
-        time.sleep(PAUSE)
+    consumer = Consumer({**client(brokers), "group.id": group, "enable.auto.commit": False})
+    try:
+        while True:
+            try:
+                consumer.commit(offsets=positions, asynchronous=False)
+                found = consumer.committed(positions, timeout=TIMEOUT)
+                if {(each.topic, each.partition): each.offset for each in found} == wanted:
+                    return
+            except KafkaException:
+                if time.monotonic() > patience:
+                    raise
+            if time.monotonic() > patience:
+                raise RecoveryError(f"Kafka does not keep how far {group} has come.")
+            time.sleep(PAUSE)
+    finally:
+        consumer.close()
 
 
 def make_topics(cluster: Cluster, backup: Backup) -> None:

@@ -6,8 +6,12 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +27,13 @@ from cli.recovery.folder import Backup, RecoveryError
 from cli.recovery.place import place_of
 from cli.recovery.whole import STORES, Restore, back_up, compare, quiet
 from isa.vectors.v1 import vectors_pb2 as pb
-from runtime.layout import Layout, layout_from_environment
+from runtime import health
+from runtime.engines import Engines, load_engines
+from runtime.environment import own_engine_environment
+from runtime.layout import CHECKOUT, Layout, layout_from_environment
 from runtime.postgres import remove
 from runtime.start import Runtime, open_runtime
+from tests.deploy.rendering import Release, manifests
 
 PORT_BASE = 22600
 ENGINES = ["postgres", "kafka", "redis", "nats", "minio"]
@@ -246,6 +254,72 @@ def test_vectors_come_back_point_by_point(tmp_path: Path) -> None:
     assert compare(tmp_path, tmp_path / "again", ["vectors"]) == {"vectors": []}
     with pytest.raises(RecoveryError, match="has collections already"):
         vectors.restore(tmp_path, tmp_path / "restored")
+
+
+@pytest.mark.ac("phase-v:C4.2")
+def test_what_the_quarterly_drill_runs_in_its_pod_holds_on_real_engines(lost: SimpleNamespace, tmp_path: Path) -> None:
+    release = Release(chart="dr", name="dr", environment="staging", cloud="local")
+    [job] = [each for each in manifests(release) if each["kind"] == "CronJob" and each["metadata"]["name"] == "drill"]
+    [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    shell, options, script, name, *stores = container["command"]
+    stores.remove("--only=vectors")  # a Qdrant server is to be had as an image only
+    (tmp_path / "isa").write_text(f'#!/bin/sh\ncd {CHECKOUT} && exec {sys.executable} -m cli "$@"\n')
+    (tmp_path / "isa").chmod(0o755)
+
+    def drill_of(backup: Path) -> subprocess.CompletedProcess[str]:
+        asyncio.run(empty(lost.runtime))
+        again = tmp_path / "again"
+        shutil.rmtree(again, ignore_errors=True)
+        with redis_that_restores(lost.layout, tmp_path) as port:
+            environment = {
+                **own_engine_environment(lost.layout), "PATH": f"{tmp_path}:/usr/bin:/bin", "BACKUP": str(backup),
+                "ISA_HOME": str(tmp_path), "REDIS_PORT": str(port), "REDIS_PASSWORD": "secret",
+            }  # fmt: skip
+            command = [shell, options, script.replace("/scratch/again", str(again)), name, *stores]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    held = drill_of(lost.root)
+    assert held.returncode == 0, held.stdout + held.stderr
+    assert held.stdout.count("the same") == len(stores)
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(lost.root, damaged)
+    [blob, *_] = (damaged / "objects" / "blobs").iterdir()
+    blob.write_bytes(b"rotten")
+    found = drill_of(damaged)
+    assert found.returncode != 0
+    assert "is not what was written" in found.stdout + found.stderr
+
+
+async def empty(runtime: Runtime) -> None:
+    """Make the engines what they are on their first day."""
+    await runtime.stop(quiet())
+    for folder in ("kafka", "nats", "minio"):
+        shutil.rmtree(runtime.layout.data / folder)
+    await runtime.start(["kafka", "nats", "minio"], quiet(), alone=True)
+
+
+@contextmanager
+def redis_that_restores(layout: Layout, folder: Path) -> Iterator[int]:
+    """Run a Redis whose login may do everything, as that of the drill's pod; yield its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Engines(layout, load_engines()).binary("redis", "redis-server")
+    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--requirepass", "secret", "--dir", str(folder)]
+    with subprocess.Popen([*command, "--save", ""], stdout=subprocess.DEVNULL) as server:
+        try:
+            asyncio.run(answers(port))
+            yield port
+        finally:
+            server.terminate()
+
+
+async def answers(port: int) -> None:
+    """Wait until Redis answers."""
+    async with asyncio.timeout(30):
+        while not await health.redis(port, "secret")():
+            await asyncio.sleep(0.05)
 
 
 WHOLE = pytest.mark.skipif(not os.environ.get("ISA_DR_DRILL"), reason="minutes: `make dr-drill` runs it")
