@@ -118,7 +118,7 @@ def settle(tree: Path) -> None:
         if path.stem not in HAD:
             path.unlink()
     edit(tree / "argocd" / "platform" / "metrics-server.yaml", local_metrics_server)
-    for release in ("messaging", "edge", "observability"):
+    for release in ("messaging", "edge", "observability", "dr"):
         (tree / "argocd" / "releases" / f"{release}.yaml").unlink(missing_ok=True)
     edit(tree / "charts" / "clouds" / "local.yaml", local_cloud)
     edit(tree / "charts" / "data" / "values.yaml", local_data)

@@ -1,0 +1,132 @@
+"""What a real ArgoCD does with a real repository: deploy what is pushed, mend what is edited, ask before data goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.cluster import gitops, mirror, node
+from tests.deploy.cluster.images import NEXT_RELEASE, RELEASE
+from tests.deploy.cluster.machine import say, wait_until
+
+pytestmark = pytest.mark.usefixtures("deployed")
+TAGS = Path("charts/envs/dev/image-tags/tasks.yaml")
+
+
+def image_of(service: str) -> str:
+    deployment = node.kubectl().get("deployment", service, namespace="isa-cloud")
+    return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def tag(release: str) -> Callable[[Path], None]:
+    def change(tree: Path) -> None:
+        (tree / TAGS).write_text(yaml.safe_dump({"image": {"tag": release}}))
+
+    return change
+
+
+def until(what: str, is_true: Callable[[], Any], within: float = 180) -> float:
+    return wait_until(what, is_true, within=within)
+
+
+def test_every_application_is_synced_and_healthy() -> None:
+    told = {name: gitops.told(application) for name, application in gitops.applications().items()}
+
+    assert {name: state for name, state in told.items() if state != "Synced/Healthy"} == {}
+
+
+def test_waves_came_in_their_order() -> None:
+    def first(name: str) -> str:
+        history = gitops.applications()[f"{name}-{gitops.CLUSTER}"]["status"]["history"]
+        return str(history[0]["deployedAt"])
+
+    order = [first(name) for name in ("gateway-api", "dapr", "data", "dapr-resources", "tasks")]
+    assert order == sorted(order), f"first deployed at {order}"
+
+
+def test_what_is_pushed_is_deployed_and_what_is_reverted_is_rolled_back() -> None:
+    assert image_of("tasks").endswith(f":{RELEASE}")
+    began = time.monotonic()
+    revision = gitops.push(f"Release tasks {NEXT_RELEASE}", tag(NEXT_RELEASE))
+    until("The push is not applied", lambda: image_of("tasks").endswith(f":{NEXT_RELEASE}"))
+    node.kubectl().rolled_out("deployment", "tasks", namespace="isa-cloud")
+    say(f"git push -> deployed: {time.monotonic() - began:.0f} s.")
+    until(
+        "ArgoCD does not say so",
+        lambda: gitops.told(gitops.applications()["tasks-local"]) == "Synced/Healthy",
+    )
+    until("No notification of it", lambda: any(revision in str(each["said"]) for each in mirror.heard()))
+
+    began = time.monotonic()
+    gitops.revert()
+    until("The revert is not applied", lambda: image_of("tasks").endswith(f":{RELEASE}"))
+    node.kubectl().rolled_out("deployment", "tasks", namespace="isa-cloud")
+    say(f"git revert -> rolled back: {time.monotonic() - began:.0f} s.")
+
+
+def test_what_is_edited_by_hand_comes_back() -> None:
+    client = node.kubectl()
+    before = client.get("service", "users", namespace="isa-cloud")["spec"]["ports"]
+
+    patch = '[{"op": "replace", "path": "/spec/ports/0/port", "value": 9999}]'
+    client.run("patch", "service", "users", "--namespace", "isa-cloud", "--type", "json", "--patch", patch)
+    took = until(
+        "The edit stays",
+        lambda: client.get("service", "users", namespace="isa-cloud")["spec"]["ports"] == before,
+    )
+    say(f"self-heal of a Service: {took:.0f} s.")
+
+    client.run("delete", "deployment", "nats-grpc", "--namespace", "isa-cloud")
+    took = until("The Deployment stays away", lambda: client.find("deployment", "nats-grpc", namespace="isa-cloud"))
+    say(f"self-heal of a deleted Deployment: {took:.0f} s.")
+    client.rolled_out("deployment", "nats-grpc", namespace="isa-cloud")
+
+
+def test_where_data_lives_nothing_is_pruned_without_a_person() -> None:
+    def without_redis(tree: Path) -> None:
+        gitops.edit(tree / "charts" / "data" / "values.yaml", lambda values: values["redis"].update(enabled=False))
+
+    client = node.kubectl()
+    revision = gitops.push("Do without Redis", without_redis)
+
+    def waits() -> bool:
+        status = gitops.applications()["data-local"]["status"]
+        result = status.get("operationState", {}).get("syncResult", {})
+        return result.get("revision") == revision and any(
+            each["kind"] == "StatefulSet" and each["name"] == "redis" for each in result.get("resources", [])
+        )
+
+    try:
+        until("ArgoCD does not come to prune it", waits)
+        assert client.find("statefulset", "redis", namespace="isa-data") is not None
+        message = gitops.applications()["data-local"]["status"]["operationState"].get("message", "")
+        say(f"Guarded prune: the StatefulSet stays; ArgoCD says: {message[:120]}")
+    finally:
+        gitops.revert()
+    until("data is not in order again", lambda: gitops.told(gitops.applications()["data-local"]) == "Synced/Healthy")
+
+
+def test_a_broken_push_is_refused_and_said() -> None:
+    def break_it(tree: Path) -> None:
+        path = tree / "charts" / "envs" / "dev" / "nats-grpc.yaml"
+        path.write_text("scaling: {class: unheard-of}\n")
+
+    before = node.kubectl().get("deployment", "nats-grpc", namespace="isa-cloud")["metadata"]["generation"]
+    gitops.push("Break a service's values", break_it)
+    try:
+        until(
+            "ArgoCD does not complain",
+            lambda: gitops.applications()["nats-grpc-local"]["status"]["sync"]["status"] == "Unknown",
+        )
+        after = node.kubectl().get("deployment", "nats-grpc", namespace="isa-cloud")
+        assert after["metadata"]["generation"] == before, "what runs was touched"
+    finally:
+        gitops.revert()
+    until(
+        "nats-grpc is not in order", lambda: gitops.told(gitops.applications()["nats-grpc-local"]) == "Synced/Healthy"
+    )
