@@ -93,7 +93,9 @@ def show(report: Report) -> None:
             "[green]held[/]" if row.is_good else "[bold red]failed[/]",
         )
     console.print(table)
-    console.print("since: written after the backup, which may be lost; RPO: how old the oldest of what is lost was.")
+    console.print(
+        "since: written after the backup, which may be lost; RPO: how old the oldest lost item was.", soft_wrap=True
+    )
     for row in report.rows:
         for fault in row.faults[:5]:
             console.print(f"[red]{row.store}[/]: {fault}", soft_wrap=True)

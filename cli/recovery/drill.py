@@ -42,14 +42,14 @@ REMINDED_AFTER = timedelta(seconds=20)
 FOLDERS = {"redis": "redis", "logs": "loki", "vectors": "qdrant", "kafka": "kafka", "nats": "nats", "objects": "minio"}
 """Folder of the data of each store that has one to itself."""
 BACKED_UP = {
-    "configuration": "encrypted copy",
-    "postgres": "base backup and log",
-    "redis": "every key",
-    "logs": "copy of its folder",
-    "vectors": "every point",
-    "kafka": "records and offsets",
-    "nats": "stream snapshots",
-    "objects": "objects and metadata",
+    "configuration": "encrypted",
+    "postgres": "base, log",
+    "redis": "keys",
+    "logs": "folder",
+    "vectors": "points",
+    "kafka": "records",
+    "nats": "snapshots",
+    "objects": "objects",
 }
 
 
