@@ -1,4 +1,4 @@
-"""Every manifest of every environment and cloud, held before a real API server: CEL, defaulting, quotas, pod security."""
+"""Every manifest of every environment and cloud before a real API server: CEL, defaulting, pod security."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def install_definitions() -> None:
 
 
 def check_everything() -> dict[str, int]:
-    """Server-side dry-run of all releases; refusals and warnings are failures. The number of manifests by environment."""
+    """Server-side dry-run of all releases, whose refusals and warnings are failures; manifests by environment."""
     began = time.monotonic()
     client = node.kubectl()
     releases = list(rendering.releases())
@@ -64,16 +64,8 @@ def check(release: rendering.Release) -> tuple[rendering.Release, int, list[str]
         metadata = document["metadata"]
         if document["kind"] not in CLUSTER_WIDE:
             metadata.setdefault("namespace", release.namespace)
-    text = yaml.dump_all(documents, Dumper=yaml.CSafeDumper)
-    folder = state() / "dry-run"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{release}.yaml"
-    path.write_text(text)
-    client = node.kubectl()
-    command = [client.program, "--kubeconfig", client.kubeconfig, "apply", "--server-side", "--force-conflicts"]
-    command += ["--dry-run=server", "--validate=strict", "--filename", path]
     try:
-        said = execute(["sh", "-c", '"$@" 2>&1', "sh", *command], timeout=300)
+        said = apply_strictly(documents, str(release))
     except ClusterError as error:
         return (
             release,
@@ -81,6 +73,18 @@ def check(release: rendering.Release) -> tuple[rendering.Release, int, list[str]
             [line for line in str(error).splitlines()[1:] if "serverside-applied" not in line],
         )
     return release, len(documents), WARNING.findall(said)
+
+
+def apply_strictly(documents: list[dict[str, Any]], name: str) -> str:
+    """Server-side dry-run; what was said, warnings too."""
+    folder = state() / "dry-run"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.dump_all(documents, Dumper=yaml.CSafeDumper))
+    client = node.kubectl()
+    command = [client.program, "--kubeconfig", client.kubeconfig, "apply", "--server-side", "--force-conflicts"]
+    command += ["--dry-run=server", "--validate=strict", "--filename", path]
+    return execute(["sh", "-c", '"$@" 2>&1', "sh", *command], timeout=300)
 
 
 CLUSTER_WIDE = frozenset(

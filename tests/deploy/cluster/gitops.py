@@ -312,7 +312,7 @@ def applications() -> dict[str, Mapping[str, Any]]:
 
 
 def told(application: Mapping[str, Any]) -> str:
-    """One word each: is it what git says, and does it work?"""
+    """Whether it is what git says, and whether it works; a word each."""
     status = application.get("status", {})
     return f"{status.get('sync', {}).get('status', '?')}/{status.get('health', {}).get('status', '?')}"
 
@@ -358,7 +358,7 @@ def why(found: Mapping[str, Mapping[str, Any]], names: list[str]) -> str:
         conditions = [each["message"] for each in status.get("conditions", [])]
         operation = status.get("operationState", {}).get("message", "")
         unwell = [
-            f"{each['kind']}/{each['name']} {each.get('health', {}).get('status', '')} {each.get('health', {}).get('message', '')}"
+            " ".join([each["kind"], each["name"], *map(str, each.get("health", {}).values())])
             for each in status.get("resources", [])
             if each.get("status") != "Synced" or each.get("health", {}).get("status", "Healthy") != "Healthy"
         ]

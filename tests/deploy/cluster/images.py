@@ -77,7 +77,9 @@ def platform_images() -> list[Image]:
         of_programs(
             "local-path", "local-path-provisioner", names=("docker.io/rancher/local-path-provisioner:v0.0.30",)
         ),
-        of_programs("metrics-server", "metrics-server", names=("registry.k8s.io/metrics-server/metrics-server:v0.8.0",)),
+        of_programs(
+            "metrics-server", "metrics-server", names=("registry.k8s.io/metrics-server/metrics-server:v0.8.0",),
+        ),
         of_programs(
             "network-policies", "cmd", renamed="kube-network-policies",
             names=("registry.k8s.io/networking/kube-network-policies:v0.8.0",),

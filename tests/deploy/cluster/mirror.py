@@ -1,6 +1,6 @@
 """What pods would find on the internet or at a company, served by this machine: git, Helm repositories, a listener.
 
-`python -m tests.deploy.cluster.mirror` serves until it is stopped. Repositories are bare, below `git/<host>/<path>`; Helm
+`python -m tests.deploy.cluster.mirror` serves until it is stopped. Repositories are bare, below `git/<host>`; Helm
 repositories are folders with an index, below `helm/<host>`; what is posted to the listener becomes a line of its file.
 """
 

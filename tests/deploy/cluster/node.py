@@ -1,4 +1,4 @@
-"""A Kubernetes node on the bare machine: etcd, control plane, containerd, kubelet, kube-proxy; and all of it gone again."""
+"""A Kubernetes node on the bare machine, from etcd to kube-proxy; and all of it gone again."""
 
 from __future__ import annotations
 
@@ -379,8 +379,7 @@ def note_network_namespaces() -> None:
     with contextlib.suppress(ClusterError, json.JSONDecodeError):
         for container in ctr("containers", "ls", "-q").split():
             for namespace in json.loads(ctr("containers", "info", container))["Spec"]["linux"]["namespaces"]:
-                if namespace["type"] == "network" and "path" in namespace and "/netns/" in namespace["path"]:
-                    found.append(namespace["path"])
+                found += [namespace["path"]] if "/netns/" in namespace.get("path", "") else []
     if found:
         (RUN / "namespaces.json").write_text(json.dumps(sorted(set(found))))
 

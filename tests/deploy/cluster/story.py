@@ -1,4 +1,4 @@
-"""The story of `isa demo`, told against the services in the pods: run by `inside()`, where the cluster's names resolve."""
+"""The story of `isa demo` against the services in the pods: run by `inside()`, where the cluster's names resolve."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def inside(*module: str, timeout: float = 600, environment: Mapping[str, str] | 
     command = ["unshare", "--mount", "sh", "-c", f'mount --bind {names} /etc/resolv.conf && exec "$@"', "sh"]
     home = {"ISA_HOME": str(state() / "secrets"), "NO_PROXY": "*", "no_proxy": "*", "COLUMNS": "160"}
     done = subprocess.run(
-        [*command, sys.executable, "-m", *module], cwd=CHECKOUT, env={**os.environ, **ENGINES, **home, **(environment or {})},
+        [*command, sys.executable, "-m", *module], cwd=CHECKOUT,
+        env={**os.environ, **ENGINES, **home, **(environment or {})},
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
     if done.returncode != 0:

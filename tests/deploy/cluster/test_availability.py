@@ -53,7 +53,8 @@ def test_a_drained_node_loses_nothing_that_was_accepted() -> None:
     def drain() -> None:
         began = time.monotonic()
         client.run(
-            "drain", node.NODE, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector", "app.kubernetes.io/part-of=isa-cloud",
+            "drain", node.NODE, "--ignore-daemonsets", "--delete-emptydir-data",
+            "--pod-selector", "app.kubernetes.io/part-of=isa-cloud",
             "--disable-eviction=false", "--timeout=180s", timeout=200,
         )  # fmt: skip
         drained["out"] = time.monotonic() - began

@@ -53,17 +53,15 @@ def test_what_is_pushed_is_deployed_and_what_is_reverted_is_rolled_back() -> Non
     assert image_of("tasks").endswith(f":{RELEASE}")
     began = time.monotonic()
     revision = gitops.push(f"Release tasks {NEXT_RELEASE}", tag(NEXT_RELEASE))
-    until("The push is not applied", lambda: image_of("tasks").endswith(f":{NEXT_RELEASE}"))
-    node.kubectl().rolled_out("deployment", "tasks", namespace="isa-cloud")
-    say(f"git push -> deployed: {time.monotonic() - began:.0f} s.")
-    until(
-        "ArgoCD does not say so",
-        lambda: gitops.told(gitops.applications()["tasks-local"]) == "Synced/Healthy",
-    )
-    until("No notification of it", lambda: any(revision in str(each["said"]) for each in mirror.heard()))
-
-    began = time.monotonic()
-    gitops.revert()
+    try:
+        until("The push is not applied", lambda: image_of("tasks").endswith(f":{NEXT_RELEASE}"))
+        node.kubectl().rolled_out("deployment", "tasks", namespace="isa-cloud")
+        say(f"git push -> deployed: {time.monotonic() - began:.0f} s.")
+        until("ArgoCD does not say so", lambda: gitops.told(gitops.applications()["tasks-local"]) == "Synced/Healthy")
+        until("No notification", lambda: any(revision in str(each["said"]) for each in mirror.heard()), within=90)
+    finally:
+        began = time.monotonic()
+        gitops.revert()
     until("The revert is not applied", lambda: image_of("tasks").endswith(f":{RELEASE}"))
     node.kubectl().rolled_out("deployment", "tasks", namespace="isa-cloud")
     say(f"git revert -> rolled back: {time.monotonic() - began:.0f} s.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def test_the_injected_sidecar_is_what_the_chart_asked_for() -> None:
         assert resources["requests"] == {"cpu": asked["sidecar-cpu-request"], "memory": asked["sidecar-memory-request"]}
         assert resources["limits"] == {"cpu": asked["sidecar-cpu-limit"], "memory": asked["sidecar-memory-limit"]}
         arguments = sidecar["args"]
-        value = dict(zip(arguments, arguments[1:], strict=False))
+        value = dict(pairwise(arguments))
         assert value["--app-id"] == asked["app-id"] and value["--app-port"] == asked["app-port"]
         assert value["--config"] == asked["config"]
         assert "--enable-mtls" in arguments and "--enable-app-health-check" in arguments
@@ -55,7 +56,7 @@ def test_sidecars_have_identities_from_sentry_and_listen_to_their_own_app_only()
     for name, pod in pods().items():
         sidecar = containers(pod)["daprd"]
         arguments = sidecar["args"]
-        value = dict(zip(arguments, arguments[1:], strict=False))
+        value = dict(pairwise(arguments))
         assert value["--dapr-listen-addresses"] == "127.0.0.1", name
         assert value["--sentry-address"].startswith("dapr-sentry.dapr-system"), name
 
