@@ -93,6 +93,7 @@ compose-test: $(VENV)/synced ## The same set in containers: up, story, restart, 
 deploy-test: $(VENV)/synced ## A real Kubernetes on this machine, and all that git says in it (root; an hour the first time)
 	@$(ISA) setup --cluster
 	@ISA_DEPLOY_TEST=1 $(BIN)/python -m pytest -q -s tests/deploy/cluster $(ARGS)
+	@ISA_DEPLOY_TEST=1 ISA_TERRAFORM=all $(BIN)/python -m pytest -q tests/deploy -k terraform $(ARGS)
 
 dr-drill: $(VENV)/synced ## Lose everything of a set of its own, restore it, compare what is there (minutes)
 	@ISA_DR_DRILL=1 $(BIN)/python -m pytest -q tests/integration/test_dr_drill.py $(ARGS)

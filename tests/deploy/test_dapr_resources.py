@@ -108,6 +108,7 @@ def test_a_wrong_name_of_metadata_would_be_found() -> None:
     assert "consumerGroups" not in known_metadata("pubsub.kafka", "v1")
 
 
+@pytest.mark.ac("phase-v:SEC3:2")
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_kafka_is_reached_by_tls_with_a_login(cloud: str) -> None:
     kafka = [each for each in rendered(cloud, "Component").values() if each["spec"]["type"] == "pubsub.kafka"]
@@ -242,6 +243,7 @@ def test_configurations_say_what_the_local_ones_say(cloud: str) -> None:
         assert spec == wanted
 
 
+@pytest.mark.ac("phase-v:SEC1:2")
 @pytest.mark.parametrize("app", dapr_apps())
 def test_who_may_invoke_an_app_is_who_may_in_compose(app: str) -> None:
     wanted = declared("Configuration", "compose/access")[f"{app}-access"]["spec"]["accessControl"]

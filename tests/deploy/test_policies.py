@@ -63,8 +63,9 @@ def test_dockerfile_and_workflows_pass_the_scanner() -> None:
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp", "azure"])
-def test_terraform_passes_the_scanner(cloud: str) -> None:
-    found = findings("--framework", "terraform", "-d", CHECKOUT / "terraform" / "modules" / cloud)
+@pytest.mark.parametrize("part", ["bootstrap", "modules"])
+def test_terraform_passes_the_scanner(part: str, cloud: str) -> None:
+    found = findings("--framework", "terraform", "-d", CHECKOUT / "terraform" / part / cloud)
 
     assert not found, told(found)
 

@@ -481,6 +481,7 @@ def taken(app: str, path: str) -> str | None:
     return None
 
 
+@pytest.mark.ac("phase-v:SEC1:3")
 @pytest.mark.parametrize("app", ROOMS)
 def test_the_edge_serves_every_route_of_a_room_and_asks_for_tokens_where_the_room_does(app: str) -> None:
     for route in routes_of(app):

@@ -38,6 +38,9 @@ def test_terraform_is_formatted() -> None:
     run(tool("terraform"), "fmt", "-check", "-recursive", "-diff", ROOT, env=terraform_environment())
 
 
+@pytest.mark.ac(
+    "phase-v:C1.1", "phase-v:C1.3", "phase-v:C3.3", "phase-v:C4.1", "phase-v:SEC2:3", "phase-v:SEC3:1", "phase-v:SEC3:3"
+)
 @pytest.mark.parametrize("folder", folders("aws", "azure"))
 def test_folder_is_valid_and_passes_its_tests(folder: str, tree: Path) -> None:
     check(folder, tree)

@@ -83,6 +83,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_to(tmp_path_factory.mktemp("terraform"))
 
 
+@pytest.mark.ac("phase-v:C1.2")
 @pytest.mark.parametrize("folder", folders("gcp"))
 def test_folder_is_valid_by_the_schema_and_passes_its_tests(
     folder: str, tree: Path, google: dict[str, str], schema: bytes
