@@ -50,18 +50,10 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   bucket = aws_s3_bucket.this.id
 
   rule {
-    id     = "expire"
+    id     = "undo"
     status = "Enabled"
 
     filter {}
-
-    dynamic "expiration" {
-      for_each = var.days == null ? [] : [var.days]
-
-      content {
-        days = expiration.value
-      }
-    }
 
     noncurrent_version_expiration {
       noncurrent_days = var.undo_days
@@ -69,6 +61,23 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 
     abort_incomplete_multipart_upload {
       days_after_initiation = 3
+    }
+  }
+
+  dynamic "rule" {
+    for_each = var.days == null ? [] : [var.days]
+
+    content {
+      id     = "expire"
+      status = "Enabled"
+
+      filter {
+        prefix = var.days_below
+      }
+
+      expiration {
+        days = rule.value
+      }
     }
   }
 

@@ -14,6 +14,12 @@ variable "days" {
   default     = null
 }
 
+variable "days_below" {
+  description = "Only objects whose names begin so are deleted by their age."
+  type        = string
+  default     = ""
+}
+
 variable "undo_days" {
   description = "How long a deletion or an overwriting can be undone."
   type        = number

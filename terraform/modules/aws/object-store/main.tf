@@ -18,6 +18,7 @@ module "bucket" {
   name         = each.value
   key_arn      = each.key == "access" ? null : var.data_key_arn
   days         = { loki = var.loki_days, backups = var.backup_days, access = var.access_log_days }[each.key]
+  days_below   = each.key == "backups" ? "replaced/" : "" # what the jobs still write on to stays, however old
   undo_days    = var.is_protected ? 30 : 7
   is_protected = var.is_protected
 

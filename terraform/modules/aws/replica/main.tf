@@ -51,6 +51,7 @@ module "bucket" {
   name         = "${var.name}-backups-${data.aws_region.current.name}-${data.aws_caller_identity.current.account_id}"
   key_arn      = aws_kms_key.this.arn
   days         = var.keep_days
+  days_below   = "replaced/"
   undo_days    = 30
   is_protected = true
 }

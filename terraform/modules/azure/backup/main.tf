@@ -1,6 +1,6 @@
 # What lives in volumes of the cluster, every four hours (Azure's shortest) as snapshots in the region (all that the provider
 # can ask for), and PostgreSQL once a week for a year. Points in time of PostgreSQL are its own (module postgres); hourly copies
-# that leave the region are the backup jobs of the chart `data`, which write to the object store.
+# that leave the region are the backup jobs of the chart `dr`, which write to the object store.
 
 resource "azurerm_resource_group" "snapshots" {
   name     = "${var.name}-snapshots"

@@ -69,10 +69,10 @@ resource "azurerm_storage_management_policy" "this" {
   storage_account_id = azurerm_storage_account.this.id
 
   dynamic "rule" {
-    for_each = { loki = var.loki_days, backup = var.backup_days }
+    for_each = { loki = var.loki_days, "backup/replaced" = var.backup_days } # what the jobs still write on to stays, however old
 
     content {
-      name    = rule.key
+      name    = replace(rule.key, "/", "-")
       enabled = true
 
       filters {
@@ -84,8 +84,25 @@ resource "azurerm_storage_management_policy" "this" {
         base_blob {
           delete_after_days_since_modification_greater_than = rule.value
         }
+      }
+    }
+  }
+
+  dynamic "rule" {
+    for_each = { loki = 7, backup = var.backup_days }
+
+    content {
+      name    = "${rule.key}-versions"
+      enabled = true
+
+      filters {
+        blob_types   = ["blockBlob"]
+        prefix_match = ["${rule.key}/"]
+      }
+
+      actions {
         version {
-          delete_after_days_since_creation = rule.key == "backup" ? rule.value : 7
+          delete_after_days_since_creation = rule.value
         }
       }
     }

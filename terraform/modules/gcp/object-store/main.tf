@@ -106,13 +106,24 @@ resource "google_storage_bucket" "backup" {
     log_bucket = google_storage_bucket.access_logs.name
   }
 
+  lifecycle_rule { # what the jobs have replaced; what they still write on to stays, however old
+    action {
+      type = "Delete"
+    }
+    condition {
+      age            = var.backup_days
+      matches_prefix = ["replaced/"]
+      with_state     = "ANY"
+    }
+  }
+
   lifecycle_rule {
     action {
       type = "Delete"
     }
     condition {
-      age        = var.backup_days
-      with_state = "ANY"
+      days_since_noncurrent_time = var.backup_days
+      with_state                 = "ARCHIVED"
     }
   }
 

@@ -38,7 +38,7 @@ run "objects_are_encrypted_with_the_key" {
 
 run "a_deletion_can_be_undone" {
   assert {
-    condition     = aws_s3_bucket_versioning.this.versioning_configuration[0].status == "Enabled" && aws_s3_bucket_lifecycle_configuration.this.rule[0].noncurrent_version_expiration[0].noncurrent_days == 30 && aws_s3_bucket_lifecycle_configuration.this.rule[0].expiration[0].days == 35
+    condition     = aws_s3_bucket_versioning.this.versioning_configuration[0].status == "Enabled" && aws_s3_bucket_lifecycle_configuration.this.rule[0].noncurrent_version_expiration[0].noncurrent_days == 30 && aws_s3_bucket_lifecycle_configuration.this.rule[1].expiration[0].days == 35
     error_message = "Old versions are kept for undo_days, objects for days."
   }
 
@@ -54,7 +54,7 @@ run "without_days_objects_stay" {
   }
 
   assert {
-    condition     = length(aws_s3_bucket_lifecycle_configuration.this.rule[0].expiration) == 0
+    condition     = length(aws_s3_bucket_lifecycle_configuration.this.rule) == 1
     error_message = "No end was asked for."
   }
 }
