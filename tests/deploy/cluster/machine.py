@@ -294,3 +294,11 @@ def remove_cgroups() -> None:
                 folder.rmdir()
         with contextlib.suppress(OSError):
             top.rmdir()
+
+
+def remove_log_links() -> None:
+    """The kubelet links each container's log here; the logs are gone, so these lead nowhere."""
+    folder = Path("/var/log/containers")
+    for link in folder.glob("*.log") if folder.exists() else []:
+        if link.is_symlink() and not link.exists():
+            link.unlink()

@@ -370,6 +370,7 @@ def down(*, keep_images: bool = False) -> None:
             continue
         if path.name != "programs":
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    machine.remove_log_links()
     say(f"The cluster is gone: {shims} containers ended, {mounts} mounts undone, {time.monotonic() - began:.0f} s.")
 
 
