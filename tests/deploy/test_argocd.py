@@ -451,9 +451,7 @@ def test_every_trigger_is_heard_by_somebody_once(name: str) -> None:
     (subscription,) = yaml.safe_load(settings["subscriptions"])
     assert set(subscription["triggers"]) == triggers.keys()
     for recipient in subscription["recipients"]:
-        service = (
-            "service.webhook.events" if recipient == "events" else f"service.{recipient.partition(':')[0]}"
-        )
+        service = "service.webhook.events" if recipient == "events" else f"service.{recipient.partition(':')[0]}"
         assert service in settings, f"{name}: {recipient} has no {service}."
     for trigger, conditions in triggers.items():
         for condition in conditions:
