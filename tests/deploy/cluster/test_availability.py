@@ -55,7 +55,7 @@ def test_a_drained_node_loses_nothing_that_was_accepted() -> None:
         client.run(
             "drain", node.NODE, "--ignore-daemonsets", "--delete-emptydir-data",
             "--pod-selector", "app.kubernetes.io/part-of=isa-cloud",
-            "--disable-eviction=false", "--timeout=180s", timeout=200,
+            "--timeout=300s", timeout=320,
         )  # fmt: skip
         drained["out"] = time.monotonic() - began
         client.run("uncordon", node.NODE)
