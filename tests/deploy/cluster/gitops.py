@@ -18,8 +18,8 @@ import yaml
 from runtime.layout import CHECKOUT
 from tests.deploy.cluster import mirror, node
 from tests.deploy.cluster.machine import NODE_ADDRESS, ClusterError, execute, say, start, state, wait_until
-from tests.deploy.cluster.programs import program
 from tests.deploy.cluster.sources import module
+from tests.deploy.tools import tool
 
 OURS = "git.argocd.svc.cluster.local"
 CLUSTER = "local"
@@ -78,7 +78,7 @@ def make_repositories() -> None:
             continue
         folder.mkdir(parents=True)
         version = component(chart.name)["source"]["targetRevision"]
-        helm = program("helm", "helm")
+        helm = tool("helm")
         execute([helm, "package", chart, "--version", version, "--app-version", application, "--destination", folder])
         execute([helm, "repo", "index", folder, "--url", f"https://{host}/{path}"])
 
@@ -235,7 +235,7 @@ def bootstrap() -> list[dict[str, Any]]:
             tree / "bootstrap" / "release" / "kustomization.yaml", lambda each: each.update(resources=["install.yaml"])
         )
         shutil.copy(module(ARGOCD) / "manifests" / "install.yaml", tree / "bootstrap" / "release" / "install.yaml")
-        text = execute([program("kustomize", "v5"), "build", tree / "bootstrap"])
+        text = execute([tool("kustomize"), "build", tree / "bootstrap"])
     return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
 
 
@@ -293,7 +293,7 @@ def begin() -> None:
     """Hand the cluster over to git: its Secret, and the root application with the project that it belongs to."""
     client = node.kubectl()
     client.apply((worktree() / "argocd" / "bootstrap" / "local-cluster.yaml").read_text())
-    overlay = execute([program("kustomize", "v5"), "build", worktree() / "argocd" / "overlays" / "local"])
+    overlay = execute([tool("kustomize"), "build", worktree() / "argocd" / "overlays" / "local"])
     documents = [each for each in yaml.safe_load_all(overlay) if each]
     client.apply(
         [each for each in documents if each["kind"] == "ConfigMap" and each["metadata"].get("namespace") == "argocd"]

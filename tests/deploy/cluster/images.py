@@ -18,6 +18,7 @@ from tests.compose.engine import Docker, own_engine
 from tests.compose.standins import compose_binary, engines, make_images
 from tests.deploy.cluster.machine import SOCKET, ClusterError, execute, say, state
 from tests.deploy.cluster.programs import program
+from tests.deploy.tools import tool
 
 DOCKERFILES = Path(__file__).resolve().parent / "images"
 BASE = "python:3.11.14-slim-bookworm"
@@ -64,9 +65,9 @@ def platform_images() -> list[Image]:
     runtime = engines(layout_from_environment())
     dapr |= {name: runtime.binary("dapr", name) for name in ("daprd", "scheduler")}
     argocd = {
-        "argocd": program("argocd", "cmd"),
-        "helm": program("helm", "helm"),
-        "kustomize": program("kustomize", "v5"),
+        "argocd": tool("argocd"),
+        "helm": tool("helm"),
+        "kustomize": tool("kustomize"),
     }
     return [
         Image("pause", names=("isa.local/pause:1",)),

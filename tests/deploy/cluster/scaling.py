@@ -10,6 +10,7 @@ from tests.deploy.cluster import node
 from tests.deploy.cluster.machine import execute, say, start, state
 from tests.deploy.cluster.programs import program
 from tests.deploy.cluster.sources import module
+from tests.deploy.tools import tool
 
 KEDA = "github.com/kedacore/keda/v2@v2.21.0"
 KWOK = "sigs.k8s.io/kwok@v0.8.0"
@@ -20,7 +21,7 @@ ROLLOUTS = "github.com/argoproj/argo-rollouts@v1.10.1"
 def install_keda() -> None:
     """The operator and its metrics server; its admission webhooks stay out, as nothing else is tested by them."""
     client = node.kubectl()
-    text = execute([program("kustomize", "v5"), "build", module(KEDA) / "config" / "default"])
+    text = execute([tool("kustomize"), "build", module(KEDA) / "config" / "default"])
     documents = [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
     kept = [each for each in documents if "admission" not in each["metadata"]["name"]]
     for each in kept:
