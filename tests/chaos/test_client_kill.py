@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ import pytest
 
 from isa_common import DeadlineExceeded, Isa, IsaError, Unavailable
 from runtime.layout import CHECKOUT
+from tests.integration.private import free_port
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
 CALLS = int(os.environ.get("CHAOS_CALLS", "6000"))
@@ -49,13 +49,6 @@ class Seen:
 
     def answered(self) -> None:
         self.last_answer = time.monotonic()
-
-
-def free_port() -> int:
-    """A port that nobody listens on, to be used again and again."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @asynccontextmanager

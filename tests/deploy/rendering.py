@@ -12,7 +12,7 @@ import yaml
 
 from runtime.layout import CHECKOUT
 from runtime.processes import load_apps
-from tests.deploy.tools import run, tool
+from tests.deploy.tools import documents, run, tool
 
 CHARTS = CHECKOUT / "charts"
 ENVIRONMENTS = ("dev", "staging", "prod")
@@ -123,4 +123,4 @@ def render(release: Release, *, version: str = "helm") -> str:
 @cache
 def manifests(release: Release) -> list[dict[str, Any]]:
     """The manifests of a release."""
-    return [document for document in yaml.load_all(render(release), Loader=yaml.CSafeLoader) if document]
+    return documents(render(release))

@@ -19,7 +19,7 @@ from runtime.layout import CHECKOUT
 from runtime.processes import load_apps
 from tests.deploy.rendering import CHARTS, CLOUDS, ENVIRONMENTS, GATEWAYS, Release, declared, manifests
 from tests.deploy.schemas import conform
-from tests.deploy.tools import run, tool
+from tests.deploy.tools import documents, run, tool
 
 GITOPS = CHECKOUT / "argocd"
 CONFIG = GITOPS / "config"
@@ -41,7 +41,7 @@ Document = dict[str, Any]
 def overlay(name: str) -> list[Document]:
     """The objects of an overlay, as kustomize builds them."""
     text = run(tool("kustomize"), "build", GITOPS / "overlays" / name)
-    return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
+    return documents(text)
 
 
 def of_kind(kind: str, overlay_name: str) -> dict[str, Document]:
@@ -73,7 +73,7 @@ def applications(overlay_name: str, cloud: str, gateway: str = "nginx") -> list[
     sets = [*of_kind("ApplicationSet", overlay_name).values(), *of_kind("AppProject", overlay_name).values()]
     given = yaml.safe_dump_all([*sets, secret_of(cloud, environment, gateway)])
     made = run(tool("appsets"), CHECKOUT, given=given)
-    return [each for each in yaml.load_all(made, Loader=yaml.CSafeLoader) if each]
+    return documents(made)
 
 
 def clusters() -> Iterator[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from runtime import nats, redis
 from runtime.layout import CHECKOUT
 from runtime.secrets import DATABASES, ROLES
 from tests.deploy.rendering import CHARTS, CLOUDS, ENVIRONMENTS, Release, helm, manifests
-from tests.deploy.tools import engines, run
+from tests.deploy.tools import documents, engines, run
 from tests.integration.private import PATIENCE, Program, free_port
 
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"]
@@ -42,7 +42,7 @@ def rendered(environment: str = "dev", cloud: str = "local") -> list[dict[str, A
         return manifests(release(environment, cloud))
     chart = CHARTS / "data"
     text = helm(release(environment, cloud), "template", "data", chart, "--namespace", "isa-data", *WITH_KAFKA)
-    return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
+    return documents(text)
 
 
 def of(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 
 from runtime.layout import CHECKOUT
 from tests.deploy.rendering import releases, render
-from tests.deploy.tools import run, tool
+from tests.deploy.tools import documents, run, tool
 
 HERE = Path(__file__).resolve().parent
 EXCEPTIONS: dict[str, dict[str, str]] = yaml.safe_load((HERE / "exceptions.yaml").read_text())
@@ -43,10 +43,10 @@ def told(found: Iterable[dict[str, Any]]) -> str:
 def test_manifests_of_production_pass_the_scanner(tmp_path: Path) -> None:
     for release in releases():
         if release.environment == "prod":
-            documents = [each for each in yaml.load_all(render(release), Loader=yaml.CSafeLoader) if each]
-            for document in documents:
+            rendered = documents(render(release))
+            for document in rendered:
                 document["metadata"].setdefault("namespace", release.namespace)
-            (tmp_path / f"{release}.yaml").write_text(yaml.safe_dump_all(documents))
+            (tmp_path / f"{release}.yaml").write_text(yaml.safe_dump_all(rendered))
 
     found = [each for each in findings("--framework", "kubernetes", "-d", tmp_path) if not kept(each)]
 

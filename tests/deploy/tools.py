@@ -9,7 +9,9 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import yaml
 from filelock import FileLock
 
 from runtime.engines import Engines, load_engines, on_path
@@ -76,6 +78,11 @@ def run(
     )
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-6000:]}{done.stderr[-6000:]}"
     return done.stdout
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    """The documents of a YAML text, without the empty ones."""
+    return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
 
 
 def mirror_of(provider: str) -> Path | None:

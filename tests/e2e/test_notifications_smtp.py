@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from runtime.layout import CHECKOUT
 from services.notifications.domain.letters import Letter
 from services.notifications.repository.post import Post
 from tests.conftest import Stack
+from tests.integration.private import free_port
 
 LETTER = Letter(
     message_id="<delivery-abc@isa.example>",
@@ -62,13 +62,6 @@ class MailServer:
             else:
                 writer.write(b"250 ok\r\n")
         writer.close()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @pytest_asyncio.fixture

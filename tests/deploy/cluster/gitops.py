@@ -19,7 +19,7 @@ from runtime.layout import CHECKOUT
 from tests.deploy.cluster import mirror, node
 from tests.deploy.cluster.machine import NODE_ADDRESS, ClusterError, execute, say, start, state, wait_until
 from tests.deploy.cluster.sources import module
-from tests.deploy.tools import tool
+from tests.deploy.tools import documents, tool
 
 OURS = "git.argocd.svc.cluster.local"
 CLUSTER = "local"
@@ -236,7 +236,7 @@ def bootstrap() -> list[dict[str, Any]]:
         )
         shutil.copy(module(ARGOCD) / "manifests" / "install.yaml", tree / "bootstrap" / "release" / "install.yaml")
         text = execute([tool("kustomize"), "build", tree / "bootstrap"])
-    return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
+    return documents(text)
 
 
 def relaxed(document: dict[str, Any]) -> dict[str, Any]:
